@@ -1,0 +1,162 @@
+r"""The paper's conditions, by name: Tables A.1 and A.2, and every choice between the paper and its released code.
+
+`EXPERIMENTS` maps names to frozen, validated settings. A variation is a copy: `experiment.vary(sigma=0.0)`.
+
+Source: Krishna et al. (2024), Tables A.1 and A.2; where the paper is silent or at odds with its figures, the released
+code.
+"""
+
+import difflib
+import math
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, ValidationError
+from torch import Tensor
+
+from reactivation_core.cells import HeadDirectionCells, PlaceCells
+from reactivation_core.networks import NETWORKS, Network
+from reactivation_core.tasks import (
+    HeadDirectionTask,
+    PositionTask,
+    Task,
+    head_direction_angles,
+    place_cell_centres,
+)
+from reactivation_core.trajectories import Animal, Head, Settings
+
+
+class PositionSettings(Settings):
+    """The position task, Eq. (20) and Table A.1."""
+
+    kind: Literal["position"] = "position"
+    motion: Animal = Animal()
+    n_cells: int = Field(512, ge=3, description="place cells N_o")
+    width: float = Field(0.2, gt=0, description="width σ_SP of the place cells, m")
+    normalise: bool = Field(True, description="divide the place cells' activities by their sum")
+
+    def draw(self, n_networks: int, generator: torch.Generator) -> PositionTask:
+        """The task with place cells drawn anew for each network."""
+        return self.restore(n_networks, place_cell_centres(n_networks, self.n_cells, self.motion.box, generator))
+
+    def restore(self, n_networks: int, centres: Tensor) -> PositionTask:
+        """The task with the given centres `(S, N_o, 2)`."""
+        return PositionTask(n_networks, self.motion, PlaceCells(centres, self.width, self.normalise))
+
+
+class HeadDirectionSettings(Settings):
+    """The head-direction task, Eq. (21) and Table A.2."""
+
+    kind: Literal["head-direction"] = "head-direction"
+    motion: Head = Head()
+    n_cells: int = Field(512, ge=3, description="head-direction cells N_o")
+    width: float = Field(math.pi / 6, gt=0, description="width σ_HD of the head-direction cells, rad")
+    peak: bool = Field(True, description="scale the head-direction cells to a peak of 1")
+
+    def draw(self, n_networks: int, generator: torch.Generator) -> HeadDirectionTask:
+        """The task with evenly spaced cells."""
+        return self.restore(n_networks, head_direction_angles(self.n_cells).to(generator.device))
+
+    def restore(self, n_networks: int, angles: Tensor) -> HeadDirectionTask:
+        """The task with the given preferred bearings `(N_o,)`."""
+        return HeadDirectionTask(n_networks, self.motion, HeadDirectionCells(angles, self.width, self.peak))
+
+
+class Experiment(Settings):
+    """All that determines a trained ensemble, apart from the seed."""
+
+    name: str
+    task: Annotated[PositionSettings | HeadDirectionSettings, Field(discriminator="kind")]
+    network: Literal["rnn", "gru"] = "rnn"
+    n_units: int = Field(512, ge=1, description="units N_r")
+    tau: float = Field(0.1, gt=0, description="time constant τ of a unit, s")
+    sigma: float = Field(0.01 / math.sqrt(0.02), ge=0, description="noise σ; σ sqrt(dt) per step")
+    noise: Literal["gaussian", "uniform"] = Field("gaussian", description="law of the noise")
+    n_steps: int = Field(100, ge=1, description="steps of a waking trajectory")
+    n_quiescent_steps: int = Field(200, ge=1, description="steps of a quiescent trajectory")
+    quiescent_noise: float = Field(math.sqrt(2), ge=0, description="factor on σ in quiescence")
+    batch_size: int = Field(200, ge=1, description="trajectories per batch")
+    n_batches: int = Field(2500, ge=1, description="training batches")
+    learning_rate: float = Field(1e-3, gt=0, description="learning rate of Adam")
+
+    @property
+    def dt(self) -> float:
+        """Time step, s."""
+        return self.task.motion.dt
+
+    def vary(self, **changes) -> "Experiment":
+        """A validated copy with some settings changed.
+
+        Raises:
+            ValueError: naming the setting that is unknown or out of range.
+        """
+        return parse(self.model_dump() | changes)
+
+    def draw(self, n_networks: int, generator: torch.Generator) -> tuple[Task, Network]:
+        """A task and untrained networks."""
+        if n_networks < 1:
+            raise ValueError(f"expected at least one network, got {n_networks}")
+        task = self.task.draw(n_networks, generator)
+        network = NETWORKS[self.network].initial(
+            n_networks, self.n_units, self.task.n_cells, task.n_inputs, self.tau, self.dt, generator
+        )
+        return task, network
+
+
+def parse(settings: dict | str) -> Experiment:
+    """Settings from a dictionary or JSON.
+
+    Raises:
+        ValueError: one line naming each setting that is unknown, missing or out of range, and what came.
+    """
+    validate = Experiment.model_validate_json if isinstance(settings, str) else Experiment.model_validate
+    try:
+        return validate(settings)
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r:.80}" for e in error.errors())
+        raise ValueError("invalid experiment settings: " + "; ".join(problems)) from None
+
+
+def get(name: str) -> Experiment:
+    """An experiment by name.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest known ones.
+    """
+    if name not in EXPERIMENTS:
+        near = difflib.get_close_matches(name, EXPERIMENTS, n=3, cutoff=0.4)
+        hint = f"did you mean {', '.join(near)}?" if near else f"expected one of {', '.join(EXPERIMENTS)}"
+        raise ValueError(f"unknown experiment {name!r}: {hint}")
+    return EXPERIMENTS[name]
+
+
+def _all() -> dict[str, Experiment]:
+    # The drift that gathers the animal around the centre (Fig. 2) is 0.05 of the way per step.
+    motions = {"unbiased": Animal(), "biased": Animal(drift=0.05)}
+    turns = {"unbiased": Head(), "biased": Head(counter_clockwise=True)}
+    experiments = []
+    for bias, motion in motions.items():
+        task = PositionSettings(motion=motion)
+        experiments += [
+            Experiment(name=f"position-noisy-{bias}", task=task),
+            Experiment(name=f"position-noiseless-{bias}", task=task, sigma=0.0),
+            Experiment(name=f"position-gru-{bias}", task=task, network="gru", quiescent_noise=1.0),
+            Experiment(name=f"position-noisy-{bias}-uniform", task=task, noise="uniform"),
+        ]
+    for bias, motion in turns.items():
+        for suffix, law in (("", "gaussian"), ("-uniform", "uniform")):
+            experiments.append(
+                Experiment(
+                    name=f"head-direction-{bias}{suffix}",
+                    task=HeadDirectionSettings(motion=motion),
+                    n_units=128,
+                    tau=0.04,
+                    sigma=0.1 / math.sqrt(0.02),
+                    noise=law,
+                    n_batches=20000,
+                )
+            )
+    return {experiment.name: experiment for experiment in experiments}
+
+
+EXPERIMENTS: dict[str, Experiment] = _all()

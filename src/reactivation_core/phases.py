@@ -1,0 +1,175 @@
+r"""An ensemble awake and asleep.
+
+`active` runs the networks on the task: input $\Delta s$, noise $\sigma\,\eta$. `quiescent` runs them with the input
+off, $\Delta s = 0$, and noise $c\,\sigma\,\eta$; Eq. (19) has $c = \sqrt 2$. The noise scale is an argument of a
+phase; nothing of the ensemble changes.
+
+Both go through time in blocks and keep only what is asked for, so that memory is bounded by what is returned.
+
+Source: Krishna et al. (2024), Sections 2.4 and 3.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from reactivation_core import noise
+from reactivation_core.experiments import Experiment
+from reactivation_core.networks import Network
+from reactivation_core.tasks import Task
+
+RECORDS = ("states", "outputs", "decoded")
+
+# Steps that are drawn, read out and decoded together.
+_BLOCK = 10
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """`S` networks with their task and settings. `ensemble[i]` is one network, `ensemble[i:j]` a smaller ensemble.
+
+    `history`, `(S, tests, 2)`, holds test loss and decoding error along training; `squared_error`, `(S, tests)`, the
+    decoding error as the released code measures it, a mean square over coordinates. `sha256` names the file read.
+    """
+
+    experiment: Experiment
+    task: Task
+    network: Network
+    history: Float[Tensor, "S tests 2"] | None = None
+    squared_error: Float[Tensor, "S tests"] | None = None
+    sha256: str | None = None
+
+    @property
+    def n_networks(self) -> int:
+        return self.network.n_networks
+
+    def __len__(self) -> int:
+        return self.n_networks
+
+    def __getitem__(self, index: int | slice) -> "Ensemble":
+        if isinstance(index, int):
+            index = range(self.n_networks)[index]
+            index = slice(index, index + 1)
+        return replace(
+            self,
+            task=self.task[index],
+            network=self.network[index],
+            history=None if self.history is None else self.history[index],
+            squared_error=None if self.squared_error is None else self.squared_error[index],
+        )
+
+    def to(self, device: torch.device | str) -> "Ensemble":
+        """The ensemble on another device."""
+        return replace(self, task=self.task.to(device), network=self.network.to(device))
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What was recorded of a phase; `s` is the true state where there is one. Entries not asked for are None."""
+
+    s: Float[Tensor, "S B T d"] | None = None
+    states: Float[Tensor, "S B T N_r"] | None = None
+    outputs: Float[Tensor, "S B T N_o"] | None = None
+    decoded: Float[Tensor, "S B T d"] | None = None
+
+
+def untrained(experiment: Experiment, n_networks: int, generator: torch.Generator) -> Ensemble:
+    """An ensemble with initial weights; the random network of Fig. 2e."""
+    task, network = experiment.draw(n_networks, generator)
+    return Ensemble(experiment, task, network)
+
+
+@torch.no_grad()
+def active(
+    ensemble: Ensemble,
+    n_trajectories: int,
+    n_steps: int,
+    generator: torch.Generator,
+    noise_scale: float = 1.0,
+    record: Iterable[str] = ("decoded",),
+) -> Phase:
+    """Run the networks awake on freshly drawn trajectories.
+
+    Args:
+        n_trajectories, n_steps: `B` and `T`.
+        generator: draws the trajectories and the noise; on the ensemble's device.
+        noise_scale: factor on the noise of training.
+        record: any of "states", "outputs", "decoded"; the true states `s` are always returned.
+
+    Raises:
+        ValueError: for a size below 1, a noise scale below 0 or not finite, or an unknown record.
+    """
+    batch = ensemble.task.sample(n_trajectories, n_steps, generator)
+    r = ensemble.network.encode(ensemble.task.cells.tuning(batch.s[:, :, 0]))
+    return replace(_run(ensemble, r, n_steps, batch.ds, noise_scale, generator, record), s=batch.s[:, :, 1:])
+
+
+@torch.no_grad()
+def quiescent(
+    ensemble: Ensemble,
+    n_steps: int,
+    noise_scale: float,
+    start: Float[Tensor, "S B N_r"],
+    generator: torch.Generator,
+    record: Iterable[str] = ("decoded",),
+) -> Phase:
+    r"""Run the networks asleep: no input, and the noise of training times `noise_scale` ($\sqrt 2$ in Eq. 19).
+
+    Args:
+        n_steps: `T`.
+        start: activity $r(0)$, for example from `starts`.
+        generator: draws the noise; on the ensemble's device.
+        record: any of "states", "outputs", "decoded".
+
+    Raises:
+        ValueError: for a size below 1, a noise scale below 0 or not finite, a start of the wrong shape, or an unknown
+            record.
+    """
+    network = ensemble.network
+    if start.ndim != 3 or (start.shape[0], start.shape[2]) != (network.n_networks, network.n_units):
+        expected = f"({network.n_networks}, B, {network.n_units})"
+        raise ValueError(f"expected a start of shape {expected}, got {tuple(start.shape)}")
+    return _run(ensemble, start, n_steps, None, noise_scale, generator, record)
+
+
+@torch.no_grad()
+def starts(ensemble: Ensemble, n_trajectories: int, generator: torch.Generator) -> Float[Tensor, "S B N_r"]:
+    """Activity that encodes the start states of a waking batch; where the paper's quiescent runs begin."""
+    batch = ensemble.task.sample(n_trajectories, 1, generator)
+    return ensemble.network.encode(ensemble.task.cells.tuning(batch.s[:, :, 0]))
+
+
+def _run(ensemble, r, n_steps, ds, noise_scale, generator, record) -> Phase:
+    record = set(record)
+    if not record <= set(RECORDS):
+        raise ValueError(f"expected records among {', '.join(RECORDS)}, got {', '.join(sorted(record - set(RECORDS)))}")
+    if not (math.isfinite(noise_scale) and noise_scale >= 0):
+        raise ValueError(f"expected a finite noise scale >= 0, got {noise_scale}")
+    if n_steps < 1:
+        raise ValueError(f"expected n_steps >= 1, got {n_steps}")
+    network, task, experiment = ensemble.network, ensemble.task, ensemble.experiment
+    S, B, N = r.shape
+    sigma = noise_scale * experiment.sigma
+    if ds is None:
+        ds = r.new_zeros(1, 1, 1, task.n_inputs).expand(S, B, n_steps, -1)
+    kept: dict[str, Tensor] = {}
+    for begin in range(0, n_steps, _BLOCK):
+        end = min(begin + _BLOCK, n_steps)
+        eta = r.new_zeros(end - begin, S, B, N)
+        if sigma > 0:
+            noise.LAWS[experiment.noise](eta, experiment.dt, generator).mul_(sigma)
+        block = {"states": network(r, ds[:, :, begin:end], eta.permute(1, 2, 0, 3))}
+        r = block["states"][:, :, -1]
+        if record & {"outputs", "decoded"}:
+            block["outputs"] = network.readout(block["states"])
+        if "decoded" in record:
+            block["decoded"] = task.cells.decode(block["outputs"])
+        for name in record:
+            if name not in kept:
+                kept[name] = r.new_empty(S, B, n_steps, block[name].shape[-1])
+            kept[name][:, :, begin:end] = block[name]
+    return Phase(**kept)

@@ -1,0 +1,157 @@
+r"""Statistics of states and of decoded trajectories: arrays in, numbers out.
+
+Densities are kernel estimates with SciPy's default bandwidth; divergences are in nats; intervals are over networks.
+
+Source: Krishna et al. (2024), Appendix A.2; Scott (1992) for the bandwidth.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.ndimage
+import scipy.stats
+from jaxtyping import Float
+from numpy import ndarray
+from sklearn.decomposition import PCA
+
+# A density ratio is clipped to [1 / CLIP, CLIP], as in the released code, before its logarithm is averaged.
+CLIP = 1e7
+
+
+class Interval(NamedTuple):
+    """A mean over networks and its 95 % confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def interval(values: Float[ndarray, " S"]) -> Interval:
+    """Mean over networks with Student's 95 % interval, which takes them as independent draws from a normal law."""
+    values = np.asarray(values, dtype=float)
+    if values.ndim != 1 or len(values) < 2:
+        raise ValueError(f"expected the values of at least 2 networks, got shape {values.shape}")
+    half = scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values)
+    return Interval(values.mean(), values.mean() - half, values.mean() + half)
+
+
+class Density:
+    r"""Kernel density estimate of points in the plane,
+
+    $$ \hat p(x) = \frac{1}{n} \sum_i N\!\left(x;\, x_i,\, n^{-1/3}\,\hat\Sigma\right), $$
+
+    equal to `scipy.stats.gaussian_kde` (Scott's bandwidth, $n^{-2/(d+4)}$ times the covariance, $d = 2$), and fast:
+    in coordinates where $\hat\Sigma$ is the identity the points are binned to a fine grid, smoothed one axis at a
+    time, and interpolated.
+
+    Args:
+        points: `(n, 2)`, not all on one line.
+
+    Raises:
+        ValueError: for another shape, values that are not finite, or points on one line.
+    """
+
+    def __init__(self, points: Float[ndarray, "n 2"]):
+        points = np.asarray(points, dtype=float)
+        if points.ndim != 2 or points.shape[1] != 2 or len(points) < 3:
+            raise ValueError(f"expected at least 3 points of shape (n, 2), got {points.shape}")
+        if not np.isfinite(points).all():
+            raise ValueError("expected finite points, got others")
+        self.points = points
+        covariance = np.cov(points.T)
+        if np.linalg.cond(covariance) > 1e12:
+            raise ValueError("expected points that span the plane, got points on one line")
+        self.mean, self.root = points.mean(0), np.linalg.cholesky(covariance)
+        self.bandwidth = len(points) ** (-1 / 6)
+        self.spacing = self.bandwidth / 12
+        white = self._whiten(points)
+        self.origin = white.min(0) - 8 * self.bandwidth
+        shape = np.ceil((white.max(0) + 8 * self.bandwidth - self.origin) / self.spacing).astype(int) + 1
+        counts = self._bin((white - self.origin) / self.spacing, shape)
+        # Sharing a point linearly between two bins adds spacing²/6 to the variance of the kernel.
+        width = np.sqrt(self.bandwidth**2 / self.spacing**2 - 1 / 6)
+        smooth = scipy.ndimage.gaussian_filter(counts, width, truncate=8, mode="constant")
+        volume = len(points) * self.spacing**2 * np.linalg.det(self.root)
+        self.coefficients = scipy.ndimage.spline_filter(smooth / volume)
+
+    def _whiten(self, x: ndarray) -> ndarray:
+        return np.linalg.solve(self.root, (x - self.mean).T).T
+
+    @staticmethod
+    def _bin(position: ndarray, shape: ndarray) -> ndarray:
+        lower = np.floor(position).astype(int)
+        upper_share = position - lower
+        counts = np.zeros(shape)
+        for i in (0, 1):
+            for j in (0, 1):
+                share = np.abs(1 - i - upper_share[:, 0]) * np.abs(1 - j - upper_share[:, 1])
+                index = np.ravel_multi_index((lower + (i, j)).T, shape)
+                counts += np.bincount(index, share, minlength=counts.size).reshape(shape)
+        return counts
+
+    def __call__(self, x: Float[ndarray, "*shape 2"]) -> Float[ndarray, "*shape"]:
+        """Density at `x`, per unit area; 0 further than 8 bandwidths from all points."""
+        x = np.asarray(x, dtype=float)
+        position = (self._whiten(x.reshape(-1, 2)) - self.origin) / self.spacing
+        value = scipy.ndimage.map_coordinates(self.coefficients, position.T, prefilter=False, mode="constant")
+        return np.maximum(value, 0).reshape(x.shape[:-1])
+
+    def sample(self, n: int, generator: np.random.Generator) -> Float[ndarray, "n 2"]:
+        """Independent draws: points chosen at random, displaced by the kernel."""
+        chosen = self.points[generator.integers(len(self.points), size=n)]
+        return chosen + self.bandwidth * generator.standard_normal((n, 2)) @ self.root.T
+
+
+class UniformDensity:
+    """The uniform density on a square of side `side` centred on 0."""
+
+    def __init__(self, side: float):
+        self.side = side
+
+    def __call__(self, x: Float[ndarray, "*shape 2"]) -> Float[ndarray, "*shape"]:
+        """Density at `x`, per unit area."""
+        return (np.abs(x) <= self.side / 2).all(-1) / self.side**2
+
+    def sample(self, n: int, generator: np.random.Generator) -> Float[ndarray, "n 2"]:
+        """Independent draws."""
+        return generator.uniform(-self.side / 2, self.side / 2, (n, 2))
+
+
+def kl_divergence(
+    p: Density | UniformDensity, q: Density | UniformDensity, generator: np.random.Generator, n: int = 2500
+) -> float:
+    r"""Kullback–Leibler divergence by Monte Carlo, in nats:
+
+    $$ KL(p \,\Vert\, q) \approx \frac{1}{n} \sum_j \log \frac{p(x_j)}{q(x_j)}, \qquad x_j \sim p, $$
+
+    the ratio clipped to $[10^{-7}, 10^7]$."""
+    x = p.sample(n, generator)
+    with np.errstate(divide="ignore"):
+        return float(np.clip(np.log(p(x)) - np.log(q(x)), -np.log(CLIP), np.log(CLIP)).mean())
+
+
+def principal_components(states: Float[ndarray, "n N_r"], n_components: int | None = None) -> PCA:
+    """Principal components of activity, fitted to the covariance over all trajectories and steps."""
+    return PCA(n_components, svd_solver="covariance_eigh").fit(states)
+
+
+def explained_variance(states: Float[ndarray, "n N_r"]) -> Float[ndarray, " N_r"]:
+    """Fraction of the variance of activity in the first 1, 2, … principal components."""
+    return np.cumsum(principal_components(states).explained_variance_ratio_)
+
+
+def dimensions(explained: Float[ndarray, "*shape N_r"], fraction: float = 0.9) -> ndarray:
+    """Principal components needed for this fraction of the variance, along the last axis."""
+    return (explained < fraction).sum(-1) + 1
+
+
+def step_lengths(positions: Float[ndarray, "*shape T 2"]) -> Float[ndarray, "*shape T-1"]:
+    """Distance between successive decoded positions, in metres."""
+    return np.linalg.norm(np.diff(positions, axis=-2), axis=-1)
+
+
+def coverage(positions: Float[ndarray, "n 2"], box: float, n_bins: int = 11) -> float:
+    """Fraction of the `n_bins` x `n_bins` tiles of a box centred on 0 that hold at least one position."""
+    edges = np.linspace(-box / 2, box / 2, n_bins + 1)
+    counts, _, _ = np.histogram2d(*positions.T, bins=(edges, edges))
+    return float((counts > 0).mean())

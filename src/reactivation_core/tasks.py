@@ -1,0 +1,72 @@
+r"""The two tasks: report $f(s(t))$, given $f(s(0))$ and then only the changes $\Delta s(t)$.
+
+A task joins a motion (`trajectories`) to the cells that encode and decode its states (`cells`).
+
+Source: Krishna et al. (2024), Sections 2.1 and 3.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from reactivation_core import circular
+from reactivation_core.cells import HeadDirectionCells, PlaceCells
+from reactivation_core.trajectories import Animal, Head, Trajectories
+
+
+class Task(nn.Module):
+    """A motion and the cells that encode its states, for `S` networks."""
+
+    n_inputs: int
+
+    def __init__(self, n_networks: int, motion: Animal | Head, cells: PlaceCells | HeadDirectionCells):
+        super().__init__()
+        self.n_networks, self.motion, self.cells = n_networks, motion, cells
+
+    def sample(self, n_trajectories: int, n_steps: int, generator: torch.Generator) -> Trajectories:
+        """Draw states `(S, B, T+1, d)` and their changes `(S, B, T, d)`, on the generator's device."""
+        for name, value in (("n_trajectories", n_trajectories), ("n_steps", n_steps)):
+            if value < 1:
+                raise ValueError(f"expected {name} >= 1, got {value}")
+        return self.motion(self.n_networks, n_trajectories, n_steps, generator)
+
+
+class PositionTask(Task):
+    """Track the position of the animal, reported by place cells; errors are distances in metres."""
+
+    n_inputs = 2
+
+    def error(self, decoded: Float[Tensor, "*shape 2"], s: Float[Tensor, "*shape 2"]) -> Float[Tensor, "*shape"]:
+        """Distance between the decoded and the true position, in metres."""
+        return (decoded - s).norm(dim=-1)
+
+    def __getitem__(self, index: slice) -> "PositionTask":
+        centres = self.cells.centres[index]
+        return PositionTask(len(centres), self.motion, PlaceCells(centres, self.cells.width, self.cells.normalise))
+
+
+class HeadDirectionTask(Task):
+    """Track the bearing of the head, reported by head-direction cells; errors are arcs in radians."""
+
+    n_inputs = 1
+
+    def error(self, decoded: Float[Tensor, "*shape 1"], s: Float[Tensor, "*shape 1"]) -> Float[Tensor, "*shape"]:
+        """Arc between the decoded and the true bearing, in radians."""
+        return circular.distance(decoded, s)[..., 0]
+
+    def __getitem__(self, index: slice) -> "HeadDirectionTask":
+        return HeadDirectionTask(len(range(self.n_networks)[index]), self.motion, self.cells)
+
+
+def place_cell_centres(
+    n_networks: int, n_cells: int, box: float, generator: torch.Generator
+) -> Float[Tensor, "S N_o 2"]:
+    """Centres drawn uniformly in the box of side `box` metres, anew for each network."""
+    return (torch.rand(n_networks, n_cells, 2, generator=generator, device=generator.device) - 0.5) * box
+
+
+def head_direction_angles(n_cells: int) -> Float[Tensor, " N_o"]:
+    r"""Bearings evenly spaced in $[-\pi, \pi)$, none twice."""
+    return torch.arange(n_cells) * (2 * math.pi / n_cells) - math.pi

@@ -1,0 +1,90 @@
+r"""How the animal moves and how the head turns.
+
+Both motions return the visited states $s(t)$ and the changes $\Delta s(t) = s(t + dt) - s(t)$ the network is told
+about, drawn for `S` networks and `B` trajectories each at once, from one generator.
+
+Source: the animal after Erdem and Hasselmo (2012) as released with Sorscher et al. (2019); Krishna et al. (2024),
+Section 3 and Appendix A.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from reactivation_core.circular import wrap
+
+
+class Settings(BaseModel):
+    """Settings that do not change once made, and accept no unknown name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Trajectories(NamedTuple):
+    """States `s`, one more than the changes `ds` between them; metres for positions, radians for bearings."""
+
+    s: Float[Tensor, "S B T+1 d"]
+    ds: Float[Tensor, "S B T d"]
+
+
+class Animal(Settings):
+    r"""An animal foraging in a square box centred on 0.
+
+    In each step of length $dt$ it moves by a Rayleigh-distributed speed along its heading, which then turns by
+    $N(0, \omega^2)\,dt$. Within `border` of the nearest wall and heading into it, it slows down and turns to run along
+    that wall. With a `drift`, each step also carries it the fraction `drift` of its way to the centre.
+    """
+
+    dt: float = Field(0.02, gt=0, description="time step, s")
+    box: float = Field(2.2, gt=0, description="side of the box, m")
+    speed: float = Field(0.26 * math.pi, gt=0, description="scale of the Rayleigh speed, m/s")
+    turning: float = Field(11.52, ge=0, description="s.d. of the angular velocity ω, rad/s")
+    border: float = Field(0.03, ge=0, description="width of the border region, m")
+    slowing: float = Field(0.25, ge=0, le=1, description="factor on the speed in the border region")
+    drift: float = Field(0.0, ge=0, lt=1, description="fraction of the way to the centre moved per step")
+
+    def __call__(self, n_networks: int, n_trajectories: int, n_steps: int, generator: torch.Generator) -> Trajectories:
+        """Draw trajectories: positions `(S, B, T+1, 2)` and displacements `(S, B, T, 2)`, in metres."""
+        shape, device = (n_networks, n_trajectories), generator.device
+
+        def uniform(*size):
+            return torch.rand(*size, generator=generator, device=device)
+
+        s = (uniform(*shape, 2) - 0.5) * self.box
+        heading = uniform(*shape) * 2 * math.pi
+        # The first step is taken and dropped, so that the states start where the released code's do.
+        steps = self.speed * self.dt * (-2 * torch.log1p(-uniform(n_steps + 1, *shape))).sqrt()
+        turns = self.turning * self.dt * torch.randn(n_steps + 1, *shape, generator=generator, device=device)
+        positions = []
+        for step, turn in zip(steps, turns, strict=True):
+            nearest, axis = s.abs().max(-1)
+            wall = axis * (math.pi / 2) + torch.where(s.gather(-1, axis[..., None])[..., 0] < 0, math.pi, 0.0)
+            incidence = wrap(heading - wall)
+            blocked = (nearest > self.box / 2 - self.border) & (incidence.abs() < math.pi / 2)
+            step = torch.where(blocked, self.slowing * step, step)
+            s = s * (1 - self.drift) + step[..., None] * torch.stack((heading.cos(), heading.sin()), -1)
+            heading = torch.where(blocked, wall + incidence.sign() * (math.pi / 2), heading) + turn
+            positions.append(s)
+        s = torch.stack(positions, 2)
+        return Trajectories(s, s.diff(dim=2))
+
+
+class Head(Settings):
+    r"""A head that turns by $N(0, \omega^2)\,dt$ per step, or by its absolute value if it only turns counter-clockwise."""
+
+    dt: float = Field(0.02, gt=0, description="time step, s")
+    turning: float = Field(11.52, ge=0, description="s.d. of the angular velocity ω, rad/s")
+    counter_clockwise: bool = Field(False, description="turn counter-clockwise only")
+
+    def __call__(self, n_networks: int, n_trajectories: int, n_steps: int, generator: torch.Generator) -> Trajectories:
+        """Draw trajectories: bearings in [-π, π), `(S, B, T+1, 1)`, and turns `(S, B, T, 1)`, in radians."""
+        shape, device = (n_networks, n_trajectories), generator.device
+        start = torch.rand(*shape, 1, 1, generator=generator, device=device) * 2 * math.pi - math.pi
+        ds = self.turning * self.dt * torch.randn(*shape, n_steps, 1, generator=generator, device=device)
+        if self.counter_clockwise:
+            ds = ds.abs()
+        return Trajectories(wrap(torch.cat((start, start + ds.cumsum(2)), 2)), ds)
