@@ -1,0 +1,29 @@
+# `make book` and `make test` need Python >= 3.11, git and nothing else; `make clean` removes what they made.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: book test bench clean
+
+book: .venv/ready
+	$(BIN)/jupyter-book build book/ -n -W --keep-going
+	@echo "The book: $(CURDIR)/book/_build/html/index.html"
+
+# One thread a process: two processes with two threads each on two cores run ten times slower.
+test: export OMP_NUM_THREADS = 1
+test: .venv/ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pytest --nbval -n auto --maxprocesses 4 --dist loadscope
+
+bench: .venv/ready
+	$(BIN)/python benchmarks/training.py
+
+# The file is touched last: an installation that was interrupted is taken up again.
+.venv/ready: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "expected Python >= 3.11, got " + sys.version)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	@touch $@
+
+clean:
+	rm -rf .venv build book/_build
