@@ -15,7 +15,9 @@ from torch import Tensor
 
 def wrap(angle: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     r"""The representative of an angle in $[-\pi, \pi)$, in radians."""
-    return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
+    wrapped = torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
+    # Just below -π the remainder rounds up to 2π.
+    return torch.where(wrapped < math.pi, wrapped, -math.pi)
 
 
 def mean(angle: Float[Tensor, "*shape"], dim: int) -> Float[Tensor, "..."]:

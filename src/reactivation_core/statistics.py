@@ -63,7 +63,7 @@ class Density:
             raise ValueError("expected points that span the plane, got points on one line")
         self.mean, self.root = points.mean(0), np.linalg.cholesky(covariance)
         self.bandwidth = len(points) ** (-1 / 6)
-        self.spacing = self.bandwidth / 12
+        self.spacing = self.bandwidth / 20
         white = self._whiten(points)
         self.origin = white.min(0) - 8 * self.bandwidth
         shape = np.ceil((white.max(0) + 8 * self.bandwidth - self.origin) / self.spacing).astype(int) + 1

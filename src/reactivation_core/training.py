@@ -85,7 +85,7 @@ def train(
     if precision not in PRECISIONS:
         raise ValueError(f"expected a precision among {', '.join(PRECISIONS)}, got {precision!r}")
     if device == "cpu":
-        _keep_freed_memory()
+        keep_freed_memory()
     ensemble = untrained(experiment, 1, stream(seed, network, _INITIAL, device=device))
     parameters = dict(ensemble.network.named_parameters())
     adam = torch.optim.Adam(parameters.values(), lr=experiment.learning_rate)
@@ -166,7 +166,9 @@ def _resume(path, made_by, parameters, adam) -> tuple[list[Tensor], int]:
     differing = [name for name, value in made_by.items() if header.get(name) != value]
     if differing:
         expected, got = ({name: of.get(name) for name in differing} for of in (made_by, header))
-        raise ValueError(f"checkpoint {path} is of another run: expected {expected}, got {got}; remove it to start again")
+        raise ValueError(
+            f"checkpoint {path} is of another run: expected {expected}, got {got}; remove it to start again"
+        )
     with torch.no_grad():
         for name, value in parameters.items():
             value.copy_(tensors[f"parameter.{name}"])
@@ -179,7 +181,10 @@ def _resume(path, made_by, parameters, adam) -> tuple[list[Tensor], int]:
     return list(tensors["tests"]), int(header["batches"])
 
 
-def _keep_freed_memory() -> None:
-    # The C library gives large freed blocks back to the system, and each batch then pays for new pages: up to half of
-    # its time. Freeing one block just below 32 MiB makes glibc keep smaller ones; elsewhere it does nothing.
+def keep_freed_memory() -> None:
+    """Keep the C library from giving large freed blocks back to the system between operations.
+
+    Every batch would then pay for new pages, up to half of its time. Freeing one block just below 32 MiB makes glibc
+    keep smaller ones; with another C library it does nothing.
+    """
     torch.empty(31 << 20, dtype=torch.uint8)

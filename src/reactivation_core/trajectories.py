@@ -67,7 +67,8 @@ class Animal(Settings):
             blocked = (nearest > self.box / 2 - self.border) & (incidence.abs() < math.pi / 2)
             step = torch.where(blocked, self.slowing * step, step)
             s = s * (1 - self.drift) + step[..., None] * torch.stack((heading.cos(), heading.sin()), -1)
-            heading = torch.where(blocked, wall + incidence.sign() * (math.pi / 2), heading) + turn
+            along = wall + torch.where(incidence < 0, -math.pi / 2, math.pi / 2)
+            heading = torch.where(blocked, along, heading) + turn
             positions.append(s)
         s = torch.stack(positions, 2)
         return Trajectories(s, s.diff(dim=2))

@@ -1,0 +1,90 @@
+"""Draw the pictures of the front page and of the README from the trained networks, into `book/_static`."""
+
+import math
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.animation import FuncAnimation, PillowWriter
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgba
+from matplotlib.patches import Rectangle
+from PIL import Image
+from reactivation_core import figures, phases, statistics, store
+
+STATIC = Path(__file__).parent / "_static"
+N, AWAKE, ASLEEP, STRIDE, TAIL = 14, 100, 200, 2, 24
+
+
+def main() -> None:
+    plt.rcParams.update(figures.STYLE)
+    network = store.load("position-noisy-unbiased")[0]
+    generator = torch.Generator().manual_seed(3)
+    awake = phases.active(network, 200, AWAKE, generator, record=("states", "decoded"))
+    asleep = phases.quiescent(network, ASLEEP, math.sqrt(2), awake.states[:, :, -1], generator)
+    positions = torch.cat((awake.decoded, asleep.decoded), 2)[0].numpy()
+    animation(positions[:N], awake.s[0, :N].numpy())
+    readme(awake.decoded[0].numpy(), asleep.decoded[0].numpy())
+
+
+def animation(positions: np.ndarray, true: np.ndarray) -> None:
+    """The same network awake, then with its input switched off; the last frame of each half makes the still."""
+    figure, ax = plt.subplots(figsize=(4.2, 4.5), dpi=110)
+    ax.add_patch(Rectangle((-1.1, -1.1), 2.2, 2.2, fill=False, ec="0.4", lw=1.2))
+    ax.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25), aspect="equal")
+    ax.axis("off")
+    tails = ax.add_collection(LineCollection([], lw=1.6))
+    rings = ax.plot([], [], "o", ms=8, mfc="none", mec="0.55", mew=1)[0]
+    heads = ax.plot([], [], "o", ms=5)[0]
+    title = ax.set_title(" ", fontsize=12, loc="center")
+
+    def draw(t: int, tail: int = TAIL):
+        phase = "active" if t < AWAKE else "quiescent"
+        begin = max(t - tail, 0 if phase == "active" else AWAKE)
+        segments = np.stack((positions[:, begin:t], positions[:, begin + 1 : t + 1]), 2).reshape(-1, 2, 2)
+        alpha = np.tile(np.linspace(0.05, 1, t - begin), len(positions)) if t > begin else []
+        tails.set_segments(segments)
+        tails.set_color([(*to_rgba(figures.COLOURS[phase])[:3], a) for a in alpha])
+        heads.set_data(*positions[:, t].T)
+        heads.set_color(figures.COLOURS[phase])
+        rings.set_data(*(true[:, t].T if phase == "active" else ([], [])))
+        title.set_text(
+            "awake: told every movement" if phase == "active" else r"asleep: input off, noise $\times\sqrt{2}$"
+        )
+        title.set_color(figures.COLOURS[phase])
+
+    path = STATIC / "reactivation.webp"
+    FuncAnimation(figure, draw, range(0, AWAKE + ASLEEP, STRIDE)).save(path, _WebP(fps=15))
+    draw(AWAKE + 60, 60)
+    figure.savefig(STATIC / "reactivation-still.png")
+    plt.close(figure)
+
+
+class _WebP(PillowWriter):
+    def finish(self):
+        frames = [frame.convert("RGB") for frame in self._frames]
+        options = {"duration": int(1000 / self.fps), "loop": 0, "quality": 60, "method": 4}
+        frames[0].save(self.outfile, save_all=True, append_images=frames[1:], **options)
+
+
+def readme(awake: np.ndarray, asleep: np.ndarray) -> None:
+    """Trajectories and densities, awake above asleep."""
+    figure, axes = plt.subplots(1, 4, figsize=(11, 2.9))
+    for pair, name, positions, shown in (
+        (axes[:2], "active", awake, 25),
+        (axes[2:], "quiescent", asleep, 50),
+    ):
+        figures.trajectories(pair[0], positions[:shown], name)
+        pair[0].set_title(f"{figures.NAMES[name]}: decoded trajectories")
+        values = statistics.Density(positions.reshape(-1, 2))(figures.grid(1.25))
+        figures.density(pair[1], values, 1.25, 0.6, "per m²")
+        figures.plane(pair[1], 1.25)
+        pair[1].set_title("and their density")
+    path = STATIC / "figure_1.png"
+    figure.savefig(path, dpi=130)
+    Image.open(path).convert("P", palette=Image.Palette.ADAPTIVE, colors=128).save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    main()

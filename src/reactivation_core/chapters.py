@@ -1,0 +1,132 @@
+r"""What every chapter does beside its subject: check its parameters, read ensembles, record what it measured.
+
+A chapter run with its own parameters compares its measurements with `data/results`, and fails where they differ by
+more than their tolerance; with other parameters there is nothing to compare. `reactivation run-chapters` runs it as
+the reference, and then the measurements are written instead.
+"""
+
+import json
+import math
+import os
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+from IPython.display import Markdown
+
+from reactivation_core import claims, statistics, store
+from reactivation_core.claims import Measurement, Results
+from reactivation_core.phases import Ensemble
+
+# Set by `reactivation run-chapters` to make a run the reference.
+RECORD = "REACTIVATION_RECORD"
+
+
+class Chapter:
+    """One run of a chapter.
+
+    Args:
+        name: `part/chapter`, as in the table of contents.
+        parameters: the values of the cell tagged `parameters`.
+
+    Raises:
+        ValueError: if a parameter is not a finite number >= 0, or one named `n_…` or `seed` not a whole one.
+    """
+
+    def __init__(self, name: str, **parameters: int | float):
+        for key, value in parameters.items():
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (number and math.isfinite(value) and value >= 0):
+                raise ValueError(f"expected a finite number >= 0 for the parameter {key}, got {value!r}")
+            whole = key == "seed" or key.startswith("n_")
+            if whole and (not isinstance(value, int) or (value < 1 and key != "seed")):
+                raise ValueError(f"expected a whole number >= 1 for the parameter {key}, got {value!r}")
+        self.name, self.parameters = name, parameters
+        self.ensembles: dict[str, str] = {}
+        self.measurements: dict[str, Measurement] = {}
+
+    def ensemble(self, name: str) -> Ensemble:
+        """Read an ensemble and remember which file it came from."""
+        ensemble = store.load(name)
+        self.ensembles[name] = ensemble.sha256
+        return ensemble
+
+    def measure(self, name: str, values: np.ndarray, unit: str = "", tolerance: float = 0.02) -> statistics.Interval:
+        """Remember one value per network; returns their mean and 95 % interval."""
+        values = np.asarray(values, dtype=float)
+        interval = statistics.interval(values)
+        self.measurements[name] = Measurement(
+            **{key: float(f"{value:.6g}") for key, value in interval._asdict().items()},
+            values=[float(f"{value:.6g}") for value in values],
+            unit=unit,
+            tolerance=tolerance,
+        )
+        return interval
+
+    def provenance(self) -> Markdown:
+        """Which networks, parameters and day the chapter's figures are of."""
+        ensembles = ", ".join(f"`{name}` ({digest[:12]})" for name, digest in self.ensembles.items())
+        parameters = ", ".join(f"{name} = {value}" for name, value in self.parameters.items())
+        return Markdown(f"Networks: {ensembles}. Parameters: {parameters}. Run on {date.today()}.")
+
+    def table(self) -> Markdown:
+        """The chapter's claims with what was measured, rounded."""
+        rows = [
+            "| claim of the paper | source | test | measured | 95 % interval | verdict |",
+            "|---|---|---|---|---|---|",
+        ]
+        for claim in self._claims():
+            m = self.measurements[claim.metric]
+            verdict = claims.verdict(claim, m)
+            rows.append(
+                f"| {claim.statement} | {claim.source} | {claim.test} {claim.threshold:g} {m.unit}"
+                f" | {m.mean:.3g} | {m.low:.3g} to {m.high:.3g} | {verdict} |"
+            )
+        return Markdown("\n".join(rows))
+
+    def finish(self) -> None:
+        """Print the verdicts; write the measurements if this run is the reference, else compare them with it.
+
+        Raises:
+            AssertionError: naming each measurement, ensemble or name that differs from the reference.
+        """
+        for claim in self._claims():
+            print(f"{claim.id}: {claims.verdict(claim, self.measurements[claim.metric])}")
+        mine = Results(
+            chapter=self.name, parameters=self.parameters, ensembles=self.ensembles, measurements=self.measurements
+        )
+        path = claims.results_path(self.name)
+        if os.environ.get(RECORD):
+            path.parent.mkdir(exist_ok=True)
+            store.write(path, (json.dumps(mine.model_dump(), indent=1) + "\n").encode())
+        reference = claims.results(self.name)
+        if reference is None:
+            raise AssertionError(
+                f"no reference {path}: make it with `reactivation run-chapters {Path(self.name).name}`"
+            )
+        if mine.parameters != reference.parameters:
+            print("Other parameters than the reference: not compared with it.")
+            return
+        differences = _differences(mine, reference)
+        if differences:
+            raise AssertionError(f"differs from {path}: " + "; ".join(differences))
+        print(f"{len(self.measurements)} measurements agree with {path.name}.")
+
+    def _claims(self) -> list[claims.Claim]:
+        return [claim for claim in claims.load() if claim.chapter == self.name]
+
+
+def _differences(mine: Results, reference: Results) -> list[str]:
+    found = [
+        f"expected {name} to be file {digest[:12]}, got {mine.ensembles.get(name, 'none')[:12]}"
+        for name, digest in reference.ensembles.items()
+        if mine.ensembles.get(name) != digest
+    ]
+    names = mine.measurements.keys() ^ reference.measurements.keys()
+    found += [f"{name} is measured in only one of the two" for name in sorted(names)]
+    for name in mine.measurements.keys() & reference.measurements.keys():
+        got, expected = mine.measurements[name].mean, reference.measurements[name].mean
+        tolerance = reference.measurements[name].tolerance
+        if not math.isclose(got, expected, rel_tol=tolerance):
+            found.append(f"expected {name} = {expected:.6g} within {tolerance:.2g} of it, got {got:.6g}")
+    return found

@@ -1,0 +1,106 @@
+r"""The paper's claims, what was measured of them, and the verdicts.
+
+`data/claims.toml` holds every claim with a test fixed before the measurement; `data/results/CHAPTER.json` holds what a
+chapter measured. A verdict joins the two: *reproduced* if the whole interval over networks passes the test, *partly*
+if only the mean does, *not reproduced* otherwise.
+"""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from reactivation_core.store import ENSEMBLES
+from reactivation_core.trajectories import Settings
+
+CLAIMS = ENSEMBLES.parent / "claims.toml"
+RESULTS = ENSEMBLES.parent / "results"
+
+Verdict = Literal["reproduced", "partly", "not reproduced", "not measured"]
+
+
+class Claim(Settings):
+    """A claim that can fail."""
+
+    id: str
+    source: str
+    statement: str
+    chapter: str
+    metric: str
+    test: Literal["below", "above"]
+    threshold: float
+    reason: str
+
+    def passes(self, value: float) -> bool:
+        """Whether a value passes the test; a value that is not a number does not."""
+        return value < self.threshold if self.test == "below" else value > self.threshold
+
+
+class Measurement(Settings):
+    """What a chapter measured: the mean over networks, its interval, the networks' values, and the relative tolerance
+    within which another machine must find the mean again."""
+
+    mean: float
+    low: float
+    high: float
+    values: list[float]
+    unit: str
+    tolerance: float
+
+
+class Results(Settings):
+    """All that a chapter measured, with what and how."""
+
+    chapter: str
+    parameters: dict[str, int | float]
+    ensembles: dict[str, str]
+    measurements: dict[str, Measurement]
+
+
+def load(path: Path = CLAIMS) -> list[Claim]:
+    """Read the claims.
+
+    Raises:
+        ValueError: naming what is missing, unknown or double.
+    """
+    try:
+        claims = [Claim.model_validate(claim) for claim in tomllib.loads(Path(path).read_text())["claim"]]
+    except (tomllib.TOMLDecodeError, ValidationError, KeyError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    ids = [claim.id for claim in claims]
+    double = sorted({name for name in ids if ids.count(name) > 1})
+    if double:
+        raise ValueError(f"{path}: expected every id once, got several of {', '.join(double)}")
+    return claims
+
+
+def results_path(chapter: str) -> Path:
+    """Where the measurements of `part/chapter` are kept."""
+    return RESULTS / f"{Path(chapter).name}.json"
+
+
+def results(chapter: str) -> Results | None:
+    """What a chapter measured, or None if it has not been run.
+
+    Raises:
+        ValueError: if the file is malformed.
+    """
+    path = results_path(chapter)
+    if not path.is_file():
+        return None
+    try:
+        return Results.model_validate(json.loads(path.read_text()))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def verdict(claim: Claim, measurement: Measurement | None) -> Verdict:
+    """Join a claim to its measurement."""
+    if measurement is None:
+        return "not measured"
+    if not claim.passes(measurement.mean):
+        return "not reproduced"
+    whole = claim.passes(measurement.low) and claim.passes(measurement.high)
+    return "reproduced" if whole else "partly"

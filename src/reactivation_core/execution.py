@@ -1,0 +1,79 @@
+"""Run chapters again, in place, by papermill; keep papermill's timings out of them and in a status file."""
+
+import csv
+import io
+import os
+import platform
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import papermill
+import torch
+import yaml
+
+from reactivation_core import claims, store
+from reactivation_core.chapters import RECORD
+
+BOOK = Path(__file__).resolve().parents[2] / "book"
+STATUS = claims.RESULTS / "status.csv"
+
+
+def notebooks() -> dict[str, Path]:
+    """The book's notebooks by file name, in the order of the table of contents."""
+    toc = yaml.safe_load((BOOK / "_toc.yml").read_text())
+    files = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    return {Path(file).name: BOOK / f"{file}.ipynb" for file in files if (BOOK / f"{file}.ipynb").is_file()}
+
+
+def run(path: Path) -> float:
+    """Run a notebook in place as the reference, and note time and versions in `data/results/status.csv`.
+
+    A chapter that fails is left as it was. Returns its run time in seconds.
+
+    Raises:
+        ValueError: with the error of the cell that failed.
+    """
+    with tempfile.TemporaryDirectory() as folder, _environment(RECORD, "1"):
+        output = Path(folder) / path.name
+        try:
+            papermill.execute_notebook(path, output, cwd=path.parent, progress_bar=False, kernel_name="python3")
+        except papermill.PapermillExecutionError as error:
+            raise ValueError(f"{path.name}, cell {error.exec_count}: {error.ename}: {error.evalue}") from None
+        notebook = nbformat.read(output, as_version=4)
+    seconds = notebook.metadata.pop("papermill")["duration"]
+    for cell in notebook.cells:
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        if cell.metadata.get("tags") == []:
+            del cell.metadata["tags"]
+    store.write(path, (nbformat.writes(notebook).rstrip("\n") + "\n").encode())
+    _note_status(path.relative_to(BOOK).with_suffix("").as_posix(), seconds)
+    return seconds
+
+
+def _note_status(chapter: str, seconds: float) -> None:
+    row = {"chapter": chapter, "seconds": f"{seconds:.0f}", "run on": str(date.today())}
+    row |= {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    rows = {}
+    if STATUS.is_file():
+        rows = {old["chapter"]: old for old in csv.DictReader(STATUS.read_text().splitlines())}
+    rows[chapter] = row
+    text = io.StringIO()
+    writer = csv.DictWriter(text, row, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows[name] for name in sorted(rows))
+    store.write(STATUS, text.getvalue().encode())
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]

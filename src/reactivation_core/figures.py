@@ -1,0 +1,134 @@
+r"""Panels: arrays to Axes.
+
+Waking is blue and quiescence red throughout; densities are magma, distances and bearings have perceptually even maps.
+Every function draws one panel on the Axes it is given, labels it, and returns nothing.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
+from numpy import ndarray
+
+COLOURS = {"active": "#2166ac", "quiescent": "#b2182b"}
+NAMES = {"active": "awake", "quiescent": "asleep"}
+
+STYLE = {
+    "figure.dpi": 150,
+    "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "image.cmap": "magma",
+    "savefig.facecolor": "white",
+    "legend.frameon": False,
+}
+
+
+def panels(columns: int, height: float, rows: int = 1) -> tuple[plt.Figure, ndarray]:
+    """A figure 6 inches wide in the book's style, and its Axes `(rows, columns)`."""
+    plt.rcParams.update(STYLE)
+    return plt.subplots(rows, columns, figsize=(6, height), squeeze=False)
+
+
+def letter(ax: Axes, name: str, text: str = "") -> None:
+    """The panel's letter in the paper, and a title."""
+    ax.set_title(f"$\\bf{{{name}}}$  {text}")
+
+
+def schematic(ax: Axes) -> None:
+    """The task: change in, a noisy recurrent network, the state out; and what is switched off in quiescence."""
+    ax.set(xlim=(0, 10), ylim=(0, 4.2), aspect="equal")
+    ax.axis("off")
+    ax.add_patch(Rectangle((0.1, 1.2), 1.9, 1.9, fill=False, lw=1.2))
+    angle = np.linspace(0, 1, 60)
+    path = np.stack((0.45 + 1.1 * angle, 1.7 + 0.75 * np.sin(2.6 * angle) + 0.12 * np.cos(11 * angle)))
+    ax.plot(*path, color="0.4", lw=1.2)
+    ax.plot(*path[:, -1], "o", color="k", ms=5)
+    ax.text(1.05, 3.35, "environment $s(t)$", ha="center")
+    ax.add_patch(Circle((5, 2.15), 1.25, fill=False, lw=1.2))
+    turns = np.linspace(0, 2 * np.pi, 9)[:-1] + 0.2
+    units = np.stack((5 + 0.8 * np.cos(turns), 2.15 + 0.8 * np.sin(turns)), 1)
+    for i, j in ((0, 3), (3, 6), (6, 1), (1, 4), (4, 7), (7, 2), (2, 5), (5, 0)):
+        ax.plot(*units[[i, j]].T, color="0.8", lw=0.8, zorder=1)
+    ax.scatter(*units.T, s=26, c="white", edgecolors="k", zorder=2)
+    ax.text(5, 3.55, "recurrent network $r(t)$", ha="center")
+    cells = np.stack(np.meshgrid(np.linspace(8.1, 9.7, 5), np.linspace(1.35, 2.95, 5)), -1).reshape(-1, 2)
+    # The bump sits in the sheet of cells where the animal is in the box.
+    bump = (8.1, 1.35) + (path[:, -1] - (0.1, 1.2)) * 1.6 / 1.9
+    activity = np.exp(-((cells - bump) ** 2).sum(1) / 0.3)
+    ax.scatter(*cells.T, s=52, c=activity, cmap="Greys", vmin=-0.1, vmax=1.1, edgecolors="0.5", linewidths=0.5)
+    ax.text(8.9, 3.35, "place cells $f(s)$", ha="center")
+
+    def arrow(start, end, colour="k", **kwargs):
+        ax.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=12, color=colour, lw=1.2, **kwargs))
+
+    arrow((2.1, 2.15), (3.7, 2.15), COLOURS["active"])
+    ax.text(2.9, 2.4, r"change $\Delta s$", ha="center", color=COLOURS["active"])
+    arrow((6.35, 2.15), (7.9, 2.15))
+    ax.text(7.1, 2.4, "$o = D r$", ha="center")
+    arrow((4.05, 0.35), (4.6, 0.92), "0.45")
+    ax.text(3.95, 0.18, r"noise $\sigma\,\eta$", ha="right", color="0.35")
+    ax.text(2.9, 1.75, r"asleep: $0$", ha="center", color=COLOURS["quiescent"])
+    ax.text(5.2, 0.18, r"asleep: $\sqrt{2}\,\sigma\,\eta$", ha="left", color=COLOURS["quiescent"])
+
+
+def training_curve(
+    ax: Axes, batches: Float[ndarray, " tests"], values: Float[ndarray, "S tests"], style: str = "-", label: str = ""
+) -> None:
+    """A test metric along training: mean and ± 1 s.d. over networks."""
+    mean, sd = values.mean(0), values.std(0, ddof=1)
+    ax.fill_between(batches, mean - sd, mean + sd, color="k", alpha=0.2, lw=0)
+    ax.plot(batches, mean, style, color="k", lw=1.2, label=label)
+    ax.set(xlabel="training batches", xlim=(0, batches[-1]))
+
+
+def explained_variance(ax: Axes, curves: dict[str, Float[ndarray, "S N_r"]], n_components: int = 40) -> None:
+    """Explained variance against the number of components, per phase: mean and ± 1 s.d. over networks."""
+    components = np.arange(1, n_components + 1)
+    for (phase, values), style in zip(curves.items(), ("-", "--"), strict=True):
+        mean, sd = values.mean(0)[:n_components], values.std(0, ddof=1)[:n_components]
+        ax.fill_between(components, mean - sd, mean + sd, color=COLOURS[phase], alpha=0.25, lw=0)
+        ax.plot(components, mean, style, color=COLOURS[phase], label=NAMES[phase], lw=1.4)
+    ax.set(xlabel="principal components", ylabel="explained variance", ylim=(0, 1.02), xlim=(1, n_components))
+    ax.legend(loc="lower right")
+
+
+def trajectories(ax: Axes, positions: Float[ndarray, "B T 2"], phase: str, box: float = 2.2) -> None:
+    """Decoded trajectories in the box; a circle at each start, a triangle at each end."""
+    for path in positions:
+        ax.plot(*path.T, color=COLOURS[phase], lw=0.7, alpha=0.7)
+    ax.plot(*positions[:, 0].T, "o", ms=3.2, mfc="white", mec="k", mew=0.7, ls="none", zorder=3)
+    ax.plot(*positions[:, -1].T, "^", ms=3.4, mfc="k", mec="k", mew=0.5, ls="none", zorder=3)
+    ax.add_patch(Rectangle((-box / 2, -box / 2), box, box, fill=False, ec="0.5", lw=0.8))
+    plane(ax, 1.25)
+
+
+def components(
+    ax: Axes, scores: Float[ndarray, "n 2"], colour: Float[ndarray, " n"], label: str, cmap: str, limits: tuple
+) -> None:
+    """Activity on two principal components, coloured by what it stands for; with a colour bar."""
+    dots = ax.scatter(*scores.T, c=colour, s=1.5, cmap=cmap, vmin=limits[0], vmax=limits[1], lw=0, rasterized=True)
+    ax.figure.colorbar(dots, ax=ax, label=label, shrink=0.75)
+
+
+def grid(limit: float, n: int = 100) -> Float[ndarray, "n n 2"]:
+    """Points of an `n` x `n` grid over the square within ± `limit`."""
+    axis = np.linspace(-limit, limit, n)
+    return np.stack(np.meshgrid(axis, axis), -1)
+
+
+def density(ax: Axes, values: Float[ndarray, "n n"], limit: float, vmax: float, unit: str) -> None:
+    """A density on `grid(limit)`, with a colour bar from 0 to `vmax`."""
+    image = ax.imshow(values, origin="lower", extent=(-limit, limit, -limit, limit), vmin=0, vmax=vmax)
+    ax.figure.colorbar(image, ax=ax, label=unit, shrink=0.75)
+
+
+def plane(ax: Axes, limit: float, labels: tuple[str, str] = ("x (m)", "y (m)")) -> None:
+    """Equal axes within ± `limit`; the paper draws positions within ± 1.25 m."""
+    ax.set(xlabel=labels[0], ylabel=labels[1], xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+    ax.locator_params(nbins=3)

@@ -1,0 +1,142 @@
+"""Statistics against SciPy, closed forms, and invariances."""
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reactivation_core import statistics
+from reactivation_core.statistics import Density, UniformDensity, kl_divergence
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def skewed(rng, n):
+    """A correlated cloud and a square: neither normal, nor isotropic, nor centred."""
+    cloud = rng.normal(size=(n // 2, 2)) @ np.array([[1, 0.6], [0, 0.3]]) + (0.5, -1)
+    return np.concatenate((cloud, rng.uniform(-1, 1, (n - n // 2, 2))))
+
+
+@pytest.mark.parametrize("n", [50, 2000, 20_000])
+def test_density_equals_scipy(rng, n):
+    points = skewed(rng, n)
+    ours, reference = Density(points), scipy.stats.gaussian_kde(points.T)
+    x = ours.sample(1000, rng)
+    assert ours(x) == pytest.approx(reference(x.T), rel=1e-3)
+    everywhere = rng.uniform(-5, 5, (1000, 2))
+    assert ours(everywhere) == pytest.approx(reference(everywhere.T), abs=1e-4 * reference(x.T).max())
+
+
+def test_density_far_from_all_points_is_zero(rng):
+    assert Density(skewed(rng, 100))(np.array([50.0, 50.0])) == 0
+
+
+def test_density_keeps_the_shape_of_its_argument(rng):
+    assert Density(skewed(rng, 100))(np.zeros((4, 5, 2))).shape == (4, 5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0, 2 * np.pi), st.floats(0.01, 100), st.floats(-50, 50))
+def test_density_is_equivariant(angle, scale, shift):
+    points = skewed(np.random.default_rng(1), 200)
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    moved = Density(points @ turn.T + shift)(points @ turn.T + shift)
+    assert moved * scale**2 == pytest.approx(Density(points)(points), rel=2e-3)
+
+
+def test_density_samples_follow_the_density(rng):
+    density = Density(skewed(rng, 500))
+    x = density.sample(4000, rng)
+    covariance = np.cov(density.points.T)
+    # A kernel estimate has the covariance of the points plus that of the kernel.
+    expected = covariance * (499 / 500 + density.bandwidth**2)
+    assert np.cov(x.T) == pytest.approx(expected, rel=0.15)
+    along = density.points[rng.integers(500, size=100_000), 0]
+    kernel = density.bandwidth * np.sqrt(covariance[0, 0]) * rng.normal(size=100_000)
+    assert scipy.stats.ks_2samp(x[:, 0], along + kernel).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        (np.zeros((10, 3)), "shape"),
+        (np.zeros((2, 2)), "at least 3"),
+        (np.full((10, 2), np.nan), "finite"),
+        (np.arange(20.0).reshape(10, 2), "one line"),
+    ],
+)
+def test_density_refuses(points, message):
+    with pytest.raises(ValueError, match=message):
+        Density(points)
+
+
+class Normal:
+    """A normal density with a diagonal covariance, for closed forms."""
+
+    def __init__(self, mean, sd):
+        self.law = scipy.stats.multivariate_normal(mean, np.diag(np.square(sd)))
+
+    def __call__(self, x):
+        return self.law.pdf(x)
+
+    def sample(self, n, generator):
+        return self.law.rvs(n, random_state=generator)
+
+
+def test_kl_of_normals_has_its_closed_form(rng):
+    p, q = Normal((0, 0), (1, 2)), Normal((0.5, 0), (2, 2))
+    closed = 0.5 * (1 / 4 + 0.25 / 4 - 1 + np.log(4))
+    n = 40_000
+    estimates = kl_divergence(p, q, rng, n)
+    assert estimates == pytest.approx(closed, abs=4 / np.sqrt(n))
+    assert kl_divergence(q, p, rng, n) != pytest.approx(closed, abs=0.1)
+
+
+def test_kl_of_a_density_with_itself_is_zero(rng):
+    density = Density(skewed(rng, 500))
+    assert kl_divergence(density, density, rng) == 0
+
+
+def test_kl_to_the_uniform(rng):
+    narrow, wide = UniformDensity(1), UniformDensity(2)
+    assert kl_divergence(narrow, wide, rng) == pytest.approx(np.log(4))
+    # Three quarters of the wide square have no density in the narrow one: their ratio is clipped at 1e7.
+    expected = 0.75 * np.log(1e7) + 0.25 * np.log(1 / 4)
+    assert kl_divergence(wide, narrow, rng, 40_000) == pytest.approx(expected, rel=0.02)
+
+
+def test_interval_equals_scipy():
+    values = np.array([1.0, 2.0, 4.0, 4.5, 7.0])
+    expected = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    mean, low, high = statistics.interval(values)
+    assert (mean, low, high) == pytest.approx((values.mean(), expected.low, expected.high))
+
+
+def test_interval_needs_two_networks():
+    with pytest.raises(ValueError, match="at least 2 networks"):
+        statistics.interval(np.array([1.0]))
+
+
+def test_explained_variance_of_a_known_covariance(rng):
+    sd = np.array([3.0, 2.0, 1.0])
+    turn = scipy.stats.ortho_group.rvs(3, random_state=0)
+    explained = statistics.explained_variance((rng.normal(size=(200_000, 3)) * sd) @ turn + 5)
+    assert explained == pytest.approx(np.cumsum(sd**2) / (sd**2).sum(), abs=0.005)
+
+
+def test_dimensions_counts_components():
+    explained = np.array([[0.5, 0.8, 0.95, 1.0], [0.9, 0.95, 0.99, 1.0]])
+    assert statistics.dimensions(explained).tolist() == [3, 1]
+
+
+def test_step_lengths():
+    positions = np.array([[[0.0, 0.0], [3.0, 4.0], [3.0, 5.0]]])
+    assert statistics.step_lengths(positions).tolist() == [[5.0, 1.0]]
+
+
+def test_coverage_counts_tiles():
+    assert statistics.coverage(np.array([[0.5, 0.5], [0.6, 0.6], [-0.5, -0.5]]), 2.0, 2) == 0.5
+    assert statistics.coverage(np.array([[5.0, 5.0]]), 2.0, 2) == 0
