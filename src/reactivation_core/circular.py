@@ -21,7 +21,7 @@ def wrap(angle: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def mean(angle: Float[Tensor, "*shape"], dim: int) -> Float[Tensor, "..."]:
-    r"""Circular mean $\operatorname{atan2}(\langle\sin\theta\rangle, \langle\cos\theta\rangle)$ along `dim`, in radians."""
+    r"""Circular mean $\mathrm{atan2}(\langle\sin\theta\rangle, \langle\cos\theta\rangle)$ along `dim`, in radians."""
     return wrap(torch.atan2(angle.sin().mean(dim), angle.cos().mean(dim)))
 
 

@@ -118,8 +118,8 @@ class GRU(Network):
     r"""Gated recurrent network in continuous time, Eqs. (A.3) to (A.5).
 
     $$ z = \mathrm{sigmoid}(W_z r + W_z^{in} \Delta s) \qquad g = \mathrm{sigmoid}(W_g r + W_g^{in} \Delta s) $$
-    $$ \Delta r = \frac{1}{\tau}\left[(1 - z) \odot \left(\tanh(W_r (g \odot r) + W_r^{in} \Delta s) - r\right)\right] dt
-       + \sigma\,\eta $$
+    $$ \Delta r = \frac{1}{\tau}\left[(1 - z) \odot
+       \left(\tanh(W_r (g \odot r) + W_r^{in} \Delta s) - r\right)\right] dt + \sigma\,\eta $$
     """
 
     weights = {

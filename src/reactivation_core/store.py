@@ -92,7 +92,7 @@ def load(name: str | Path, folder: Path = ENSEMBLES) -> Ensemble:
 
 
 def verify(folder: Path = ENSEMBLES, progress: Callable = iter) -> dict[str, str | None]:
-    """Read every file listed in `SHA256SUMS` and every ensemble beside it: a problem by file name, None where all is well."""
+    """The problem of every listed file and every ensemble in a folder, by file name; None where all is well."""
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}")

@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from reactivation_core import experiments, noise, store
+from reactivation_core import noise
 from reactivation_core.experiments import Experiment
 from reactivation_core.phases import Ensemble, active, untrained
 from reactivation_core.recurrence import RECURRENCES

@@ -75,7 +75,7 @@ class Animal(Settings):
 
 
 class Head(Settings):
-    r"""A head that turns by $N(0, \omega^2)\,dt$ per step, or by its absolute value if it only turns counter-clockwise."""
+    r"""A head that turns by $N(0, \omega^2)\,dt$ per step, or by its absolute value if only counter-clockwise."""
 
     dt: float = Field(0.02, gt=0, description="time step, s")
     turning: float = Field(11.52, ge=0, description="s.d. of the angular velocity ω, rad/s")
