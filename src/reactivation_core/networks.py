@@ -41,10 +41,10 @@ class Network(nn.Module):
         expected = {"encoder", "D", *self.weights}
         if set(parameters) != expected:
             raise ValueError(f"expected the parameters {sorted(expected)}, got {sorted(parameters)}")
-        encoder, inputs = parameters["encoder"], parameters[next(iter(self.weights))]
-        if encoder.ndim != 3 or inputs.ndim != 3:
-            raise ValueError(f"expected parameters with 3 axes, got {encoder.ndim} and {inputs.ndim}")
-        self.n_networks, self.n_units, self.n_cells = encoder.shape
+        for name, value in parameters.items():
+            if value.ndim != 3:
+                raise ValueError(f"expected {name} with 3 axes, got shape {tuple(value.shape)}")
+        self.n_networks, self.n_units, self.n_cells = parameters["encoder"].shape
         n_inputs = next(parameters[name].shape[-1] for name, (_, n) in self.weights.items() if n == "N_in")
         for name, shape in self.shapes(self.n_networks, self.n_units, self.n_cells, n_inputs).items():
             value = parameters[name]

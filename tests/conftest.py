@@ -1,0 +1,30 @@
+"""Fixtures shared by the tests: small experiments and ensembles, made like the paper's."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from reactivation_core import experiments
+from reactivation_core.phases import untrained
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def tiny_experiment(request):
+    """A small copy of an experiment; parametrise indirectly by its name, else the position task's."""
+    experiment = experiments.get(getattr(request, "param", "position-noisy-unbiased"))
+    task = experiment.task.model_dump() | {"n_cells": 24}
+    return experiment.vary(task=task, n_units=16, n_steps=12, batch_size=10, n_batches=40)
+
+
+@pytest.fixture
+def tiny_ensemble(tiny_experiment, generator):
+    """Three networks with initial weights, and a history as training would leave it."""
+    ensemble = untrained(tiny_experiment, 3, generator)
+    tests = torch.rand(3, 4, 3, generator=generator)
+    return replace(ensemble, history=tests[..., :2], squared_error=tests[..., 2])
