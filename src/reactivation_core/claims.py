@@ -59,20 +59,20 @@ class Results(Settings):
     measurements: dict[str, Measurement]
 
 
-def load(path: Path = CLAIMS) -> list[Claim]:
-    """Read the claims.
+def load() -> list[Claim]:
+    """Read the claims of `data/claims.toml`.
 
     Raises:
         ValueError: naming what is missing, unknown or double.
     """
     try:
-        claims = [Claim.model_validate(claim) for claim in tomllib.loads(Path(path).read_text())["claim"]]
+        claims = [Claim.model_validate(claim) for claim in tomllib.loads(CLAIMS.read_text())["claim"]]
     except (tomllib.TOMLDecodeError, ValidationError, KeyError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{CLAIMS}: {error}") from None
     ids = [claim.id for claim in claims]
     double = sorted({name for name in ids if ids.count(name) > 1})
     if double:
-        raise ValueError(f"{path}: expected every id once, got several of {', '.join(double)}")
+        raise ValueError(f"{CLAIMS}: expected every id once, got several of {', '.join(double)}")
     return claims
 
 

@@ -1,0 +1,147 @@
+"""Claims, verdicts, and a chapter's comparison with its reference."""
+
+import json
+
+import numpy as np
+import pytest
+
+from reactivation_core import chapters, claims
+from reactivation_core.chapters import Chapter
+from reactivation_core.claims import Measurement
+
+CLAIM = """
+[[claim]]
+id = "a"
+source = "Fig. 1"
+statement = "It is small."
+chapter = "results/one"
+metric = "size"
+test = "below"
+threshold = 1.0
+reason = "Because."
+"""
+
+
+def measurement(mean, low, high):
+    return Measurement(mean=mean, low=low, high=high, values=[low, high], unit="", tolerance=0.02)
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A folder with one claim and no results."""
+    (tmp_path / "claims.toml").write_text(CLAIM)
+    monkeypatch.setattr(claims, "CLAIMS", tmp_path / "claims.toml")
+    monkeypatch.setattr(claims, "RESULTS", tmp_path / "results")
+    monkeypatch.delenv(chapters.RECORD, raising=False)
+    return tmp_path
+
+
+def chapter(values=(0.4, 0.5, 0.6), **parameters):
+    run = Chapter("results/one", **({"n": 1} | parameters))
+    run.measure("size", np.array(values))
+    return run
+
+
+@pytest.fixture
+def reference(data, monkeypatch):
+    """The results of a reference run."""
+    monkeypatch.setenv(chapters.RECORD, "1")
+    chapter().finish()
+    monkeypatch.delenv(chapters.RECORD)
+    return data / "results" / "one.json"
+
+
+@pytest.mark.parametrize(
+    ("test", "interval", "expected"),
+    [
+        ("below", (0.5, 0.4, 0.6), "reproduced"),
+        ("below", (0.9, 0.7, 1.1), "partly"),
+        ("below", (1.1, 0.9, 1.3), "not reproduced"),
+        ("above", (1.5, 1.4, 1.6), "reproduced"),
+        ("above", (1.1, 0.9, 1.3), "partly"),
+        ("above", (0.9, 0.7, 1.1), "not reproduced"),
+        ("below", (float("nan"),) * 3, "not reproduced"),
+    ],
+)
+def test_verdict(data, test, interval, expected):
+    claim = claims.load()[0].model_copy(update={"test": test})
+    measured = Measurement.model_construct(**dict(zip(("mean", "low", "high"), interval, strict=True)))
+    assert claims.verdict(claim, measured) == expected
+
+
+def test_verdict_without_measurement(data):
+    assert claims.verdict(claims.load()[0], None) == "not measured"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (CLAIM + CLAIM, "several of a"),
+        (CLAIM.replace('"below"', '"about"'), "below"),
+        (CLAIM.replace("reason", "raison"), "reason"),
+        ("nonsense", "Expected"),
+    ],
+)
+def test_malformed_claims_are_refused(data, text, message):
+    (data / "claims.toml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        claims.load()
+
+
+def test_the_claims_of_the_paper_are_well_formed():
+    for claim in claims.load():
+        assert claim.reason and claim.statement and claim.source
+
+
+def test_finish_agrees_with_its_reference(reference, capsys):
+    chapter().finish()
+    assert capsys.readouterr().out.splitlines()[-2:] == ["a: reproduced", "1 measurements agree with one.json."]
+
+
+@pytest.mark.parametrize("values", [(0.6, 0.6, 0.6), (0.4, 0.5, 0.64)])
+def test_finish_fails_where_a_measurement_differs(reference, values):
+    before = reference.read_bytes()
+    with pytest.raises(AssertionError, match="expected size = 0.5 within"):
+        chapter(values).finish()
+    assert reference.read_bytes() == before
+
+
+def test_finish_fails_where_a_measurement_is_missing_or_new(reference):
+    run = chapter()
+    run.measure("new", np.ones(2))
+    with pytest.raises(AssertionError, match="new is measured in only one"):
+        run.finish()
+
+
+def test_finish_fails_where_an_ensemble_is_another(reference):
+    content = json.loads(reference.read_text())
+    content["ensembles"] = {"position-noisy-unbiased": "f" * 64}
+    reference.write_text(json.dumps(content))
+    with pytest.raises(AssertionError, match="position-noisy-unbiased to be file ffffffffffff, got none"):
+        chapter().finish()
+
+
+def test_finish_does_not_compare_other_parameters(reference, capsys):
+    chapter((9.0, 9.1, 9.2), n=2).finish()
+    assert "Other parameters" in capsys.readouterr().out
+
+
+def test_finish_without_reference_says_how_to_make_it(data):
+    with pytest.raises(AssertionError, match="reactivation run-chapters one"):
+        chapter().finish()
+
+
+def test_malformed_results_are_refused(reference):
+    reference.write_text(reference.read_text()[:40])
+    with pytest.raises(ValueError, match=r"one\.json"):
+        chapter().finish()
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"n_steps": 0}, {"n_steps": 2.5}, {"n_steps": "abc"}, {"seed": -1}, {"seed": 0.5}, {"scale": float("nan")}],
+)
+def test_bad_parameters_are_refused(parameters):
+    (name,) = parameters
+    with pytest.raises(ValueError, match=f"for the parameter {name}, got"):
+        Chapter("results/one", **parameters)

@@ -1,0 +1,29 @@
+"""The trained ensembles in `data`: whole, and as good as their files say."""
+
+import pytest
+
+from reactivation_core import experiments, store, training
+
+STORED = sorted(path.stem for path in store.ENSEMBLES.glob("*.safetensors"))
+
+
+def test_every_file_is_whole():
+    assert STORED
+    assert store.verify() == {f"{name}.safetensors": None for name in STORED}
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_the_stored_networks_have_the_test_metrics_of_their_history(name):
+    """Catches altered weights, and a step, noise, task or decoding other than in training."""
+    ensemble = store.load(name)
+    assert ensemble.experiment == experiments.get(name)
+    assert len(ensemble) == 5
+    loss, error, squared_error = training.test(ensemble)
+    assert loss.tolist() == pytest.approx(ensemble.history[:, -1, 0].tolist(), rel=0.01)
+    assert error.tolist() == pytest.approx(ensemble.history[:, -1, 1].tolist(), rel=0.01)
+    assert squared_error.tolist() == pytest.approx(ensemble.squared_error[:, -1].tolist(), rel=0.02)
+
+
+def test_position_networks_have_learned():
+    """An output of zero has a loss of 5.2e-5."""
+    assert (store.load("position-noisy-unbiased").history[:, -1, 0] < 1e-5).all()

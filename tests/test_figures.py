@@ -1,0 +1,68 @@
+"""Every panel against its picture in `baseline`; `pytest --mpl-generate-path=tests/baseline tests/test_figures.py`
+draws them anew."""
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+from reactivation_core import figures
+
+mpl.use("agg")
+
+picture = pytest.mark.mpl_image_compare(style="default", tolerance=5, savefig_kwargs={"dpi": 70})
+
+
+@pytest.fixture
+def walk():
+    return np.cumsum(np.random.default_rng(0).normal(scale=0.05, size=(6, 40, 2)), axis=1)
+
+
+@picture
+def test_schematic():
+    figure, axes = figures.panels(1, 2.7)
+    figures.schematic(axes[0, 0])
+    figures.letter(axes[0, 0], "a", "task")
+    return figure
+
+
+@picture
+def test_training_curve():
+    figure, axes = figures.panels(2, 2.5)
+    values = np.exp(-np.arange(10) / 3) * np.array([[1.0], [1.2], [0.7]])
+    figures.training_curve(axes[0, 0], np.arange(10), values, label="loss")
+    figures.training_curve(axes[0, 1], np.arange(10), values, "--")
+    return figure
+
+
+@picture
+def test_explained_variance():
+    figure, axes = figures.panels(1, 3)
+    curve = 1 - np.exp(-np.arange(1, 51) / np.array([[8.0], [9.0], [7.0]]))
+    figures.explained_variance(axes[0, 0], {"active": curve, "quiescent": curve**1.3})
+    return figure
+
+
+@picture
+def test_trajectories(walk):
+    figure, axes = figures.panels(2, 3)
+    for ax, phase in zip(axes[0], figures.COLOURS, strict=True):
+        figures.trajectories(ax, walk, phase)
+    return figure
+
+
+@picture
+def test_components(walk):
+    figure, axes = figures.panels(1, 3)
+    points = walk.reshape(-1, 2)
+    figures.components(axes[0, 0], points, np.linalg.norm(points, axis=1), "distance (m)", "viridis", (0, 1))
+    figures.plane(axes[0, 0], 1.0, ("PC 1", "PC 2"))
+    return figure
+
+
+@picture
+def test_density():
+    figure, axes = figures.panels(1, 3)
+    values = np.exp(-((figures.grid(1.25) - (0.5, 0)) ** 2).sum(-1) * 4)
+    figures.density(axes[0, 0], values, 1.25, 1.0, "per m²")
+    figures.plane(axes[0, 0], 1.25)
+    return figure
