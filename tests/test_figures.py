@@ -9,7 +9,7 @@ from reactivation_core import figures
 
 mpl.use("agg")
 
-picture = pytest.mark.mpl_image_compare(style="default", tolerance=5, savefig_kwargs={"dpi": 70})
+picture = pytest.mark.mpl_image_compare(style="default", tolerance=1, savefig_kwargs={"dpi": 70})
 
 
 @pytest.fixture
