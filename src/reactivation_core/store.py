@@ -37,17 +37,19 @@ def save(ensemble: Ensemble, folder: Path = ENSEMBLES, **metadata: str) -> Path:
     """Write an ensemble and its line in `SHA256SUMS`; returns the path.
 
     Raises:
-        ValueError: if a parameter is not finite, or too large for float16.
+        ValueError: if the ensemble is not trained, or a value is not finite, or too large for float16.
         OSError: if the folder cannot be written, or the disk is full; the previous file is then intact.
     """
+    if ensemble.history is None:
+        raise ValueError("expected a trained ensemble, got one without a history; nothing was written")
     folder = Path(folder)
     path = folder / f"{ensemble.experiment.name}.safetensors"
     tensors = {name: value.detach().half() for name, value in ensemble.network.named_parameters()}
+    tensors |= dict(ensemble.task.cells.named_buffers())
+    tensors |= {"history": ensemble.history, "squared_error": ensemble.squared_error}
     for name, value in tensors.items():
         if not value.isfinite().all():
             raise ValueError(f"expected finite values below 65504 in {name}, got others; nothing was written")
-    tensors |= dict(ensemble.task.cells.named_buffers())
-    tensors |= {"history": ensemble.history, "squared_error": ensemble.squared_error}
     header = {
         "experiment": ensemble.experiment.model_dump_json(),
         "version": version("reactivation-core"),
@@ -55,9 +57,9 @@ def save(ensemble: Ensemble, folder: Path = ENSEMBLES, **metadata: str) -> Path:
         "torch": torch.__version__,
         **metadata,
     }
-    content = safetensors.torch.save({name: value.cpu().contiguous() for name, value in tensors.items()}, header)
-    write(path, content)
+    content = pack(tensors, header)
     sums = _sums(folder) | {path.name: hashlib.sha256(content).hexdigest()}
+    write(path, content)
     write(folder / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())).encode())
     return path
 
@@ -108,6 +110,15 @@ def verify(folder: Path = ENSEMBLES, progress: Callable = iter) -> dict[str, str
     return found
 
 
+def pack(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """A safetensors file: the same bytes for the same content, which the library alone gives only without metadata."""
+    content = safetensors.torch.save({name: value.cpu().contiguous() for name, value in tensors.items()})
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps({"__metadata__": metadata} | json.loads(content[8:end])).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[end:]
+
+
 def write(path: Path, content: bytes) -> None:
     """Replace a file by `content`, whole or not at all.
 
@@ -142,11 +153,13 @@ def _restore(experiment, tensors: dict[str, Tensor], digest: str) -> Ensemble:
         (cells, preferred, (n_cells,) if cells == "angles" else (S, n_cells, 2)),
         ("history", history, (S, tests, 2)),
         ("squared_error", squared_error, (S, tests)),
-        ("D", network.D, (S, n_cells, experiment.n_units)),
     ):
         if value.shape != shape or not value.isfinite().all():
             raise ValueError(f"expected finite {name} of shape {shape}, got {tuple(value.shape)}")
     task = experiment.task.restore(S, preferred)
+    for name, shape in network.shapes(S, experiment.n_units, n_cells, task.n_inputs).items():
+        if tensors[name].shape != shape:
+            raise ValueError(f"expected {name} of shape {shape} as its settings say, got {tuple(tensors[name].shape)}")
     return Ensemble(experiment, task, network, history, squared_error, digest)
 
 

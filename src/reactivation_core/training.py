@@ -15,15 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from reactivation_core import noise
+from reactivation_core import noise, store
 from reactivation_core.experiments import Experiment
 from reactivation_core.phases import Ensemble, active, untrained
 from reactivation_core.recurrence import RECURRENCES
-from reactivation_core.store import write
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -36,7 +34,9 @@ CHECKPOINT_SECONDS = 30.0
 _INITIAL, _BATCHES, _TEST = range(3)
 
 
-def stream(seed: int, network: int, purpose: int, index: int = 0, device: str = "cpu") -> torch.Generator:
+def stream(
+    seed: int, network: int, purpose: int, index: int = 0, device: torch.device | str = "cpu"
+) -> torch.Generator:
     """A generator for one purpose in the training of one network."""
     key = np.random.SeedSequence((seed, network, purpose, index)).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(key))
@@ -150,8 +150,7 @@ def _save(path, made_by, parameters, adam, tests, done) -> None:
         for key, state in adam.state[value].items():
             tensors[f"adam.{name}.{key}"] = state
     tensors["tests"] = torch.stack(tests) if tests else torch.zeros(0, 3)
-    header = made_by | {"batches": str(done)}
-    write(path, safetensors.torch.save({n: v.cpu().contiguous() for n, v in tensors.items()}, header))
+    store.write(path, store.pack(tensors, made_by | {"batches": str(done)}))
 
 
 def _resume(path, made_by, parameters, adam) -> tuple[list[Tensor], int]:
@@ -159,7 +158,7 @@ def _resume(path, made_by, parameters, adam) -> tuple[list[Tensor], int]:
         return [], 0
     try:
         with safetensors.safe_open(path, "pt") as file:
-            header = file.metadata()
+            header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except safetensors.SafetensorError as error:
         raise ValueError(f"checkpoint {path} is not whole ({error}); remove it to start again") from None

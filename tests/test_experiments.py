@@ -1,0 +1,153 @@
+import math
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from reactivation_core import experiments
+from reactivation_core.experiments import EXPERIMENTS, Experiment
+from reactivation_core.networks import GRU, RNN
+
+BIASES = ("unbiased", "biased")
+
+
+def test_names_are_the_papers_conditions():
+    assert set(EXPERIMENTS) == {
+        *(f"position-{kind}-{bias}" for kind in ("noisy", "noiseless", "gru") for bias in BIASES),
+        *(f"head-direction-{bias}" for bias in BIASES),
+        *(f"{kind}-{bias}-uniform" for kind in ("position-noisy", "head-direction") for bias in BIASES),
+    }
+    assert all(experiment.name == name for name, experiment in EXPERIMENTS.items())
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_settings_are_those_of_tables_a1_and_a2(name):
+    experiment, position = experiments.get(name), name.startswith("position")
+    task, motion = experiment.task, experiment.task.motion
+    noise_per_step = experiment.sigma * math.sqrt(experiment.dt)
+    assert experiment.n_units == (512 if position else 128) and task.n_cells == 512
+    assert experiment.tau == (0.1 if position else 0.04) and experiment.dt == 0.02
+    expected = 0.0 if "noiseless" in name else 0.01 if position else 0.1
+    assert noise_per_step == pytest.approx(expected)
+    assert (experiment.n_steps, experiment.n_quiescent_steps) == (100, 200)
+    assert (experiment.batch_size, experiment.n_batches) == (200, 2500 if position else 20000)
+    assert experiment.learning_rate == 1e-3
+    assert experiment.network == ("gru" if "gru" in name else "rnn")
+    assert experiment.quiescent_noise == (1 if "gru" in name else pytest.approx(math.sqrt(2)))
+    assert experiment.noise == ("uniform" if name.endswith("uniform") else "gaussian")
+    assert motion.turning == 11.52
+    biased = "unbiased" not in name
+    if position:
+        assert (task.width, task.normalise) == (0.2, True)
+        assert (motion.box, motion.border, motion.slowing, motion.drift) == (2.2, 0.03, 0.25, 0.05 if biased else 0)
+        assert motion.speed == pytest.approx(0.26 * math.pi)
+    else:
+        assert (task.width, task.peak, motion.counter_clockwise) == (math.pi / 6, True, biased)
+
+
+@pytest.mark.parametrize(
+    "name, cls, inputs, preferred",
+    [
+        ("position-noisy-unbiased", RNN, 2, (2, 512, 2)),
+        ("position-gru-biased", GRU, 2, (2, 512, 2)),
+        ("head-direction-unbiased", RNN, 1, (512,)),
+    ],
+)
+def test_an_experiment_draws_its_task_and_networks(name, cls, inputs, preferred, generator):
+    experiment = experiments.get(name)
+    task, network = experiment.draw(2, generator)
+    assert type(network) is cls and (network.tau, network.dt) == (experiment.tau, 0.02)
+    assert (network.n_networks, network.n_units, network.n_cells) == (2, experiment.n_units, 512)
+    assert next(iter(task.cells.buffers())).shape == preferred and task.n_networks == 2
+    assert task.n_inputs == inputs and task.motion == experiment.task.motion
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_no_networks_are_refused(tiny_experiment, generator, n):
+    with pytest.raises(ValueError, match=f"expected at least one network, got {n}"):
+        tiny_experiment.draw(n, generator)
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        (
+            "position-noisy-unbaised",
+            "unknown experiment 'position-noisy-unbaised': did you mean position-noisy-unbiased",
+        ),
+        ("head-direction", "did you mean head-direction-biased, head-direction-unbiased"),
+        ("???", f"expected one of {', '.join(EXPERIMENTS)}"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(name, message):
+    with pytest.raises(ValueError) as error:
+        experiments.get(name)
+    assert message in str(error.value)
+
+
+def test_settings_are_frozen():
+    experiment = experiments.get("position-noisy-unbiased")
+    with pytest.raises(ValidationError, match="frozen"):
+        experiment.sigma = 0.0
+    varied = experiment.vary(sigma=0.0)
+    assert varied.sigma == 0 and experiment.sigma > 0
+    assert varied.vary(sigma=experiment.sigma) == experiment
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_settings_survive_json(name):
+    assert experiments.parse(EXPERIMENTS[name].model_dump_json()) == EXPERIMENTS[name]
+
+
+ANIMAL = {"kind": "position", "motion": {"dt": 0.02}}
+
+
+@pytest.mark.parametrize(
+    "changes, named",
+    [
+        ({"sigma": -0.1}, "sigma: .* greater than or equal to 0, got -0.1"),
+        ({"sigma": math.nan}, "sigma: .* finite number, got nan"),
+        ({"sigma": math.inf}, "sigma: .* finite number, got inf"),
+        ({"sigma": "much"}, "sigma: .* got 'much'"),
+        ({"quiescent_noise": -1.0}, "quiescent_noise"),
+        ({"n_units": 0}, "n_units: .* greater than or equal to 1, got 0"),
+        ({"n_units": 1.5}, "n_units"),
+        ({"tau": 0.0}, "tau: .* greater than 0"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"n_batches": 0}, "n_batches"),
+        ({"network": "lstm"}, "network: .*'rnn' or 'gru', got 'lstm'"),
+        ({"noise": "cauchy"}, "noise: .*'gaussian' or 'uniform'"),
+        ({"sgima": 0.1}, "sgima: Extra inputs are not permitted"),
+        ({"task": {"kind": "smell"}}, "task: .*'position', 'head-direction'"),
+        ({"task": ANIMAL | {"n_cells": 2}}, "task.position.n_cells"),
+        ({"task": ANIMAL | {"motion": {"dt": 0}}}, "task.position.motion.dt"),
+        ({"task": ANIMAL | {"motion": {"drift": 1}}}, "task.position.motion.drift"),
+        ({"sigma": -1, "tau": -1}, "tau: .*; sigma: "),
+    ],
+)
+def test_bad_settings_are_named_in_one_line(changes, named):
+    with pytest.raises(ValueError, match=f"^invalid experiment settings: {named}") as error:
+        experiments.get("position-noisy-unbiased").vary(**changes)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"name": "x"}', "null"])
+def test_what_is_no_settings_is_refused_in_one_line(text):
+    with pytest.raises(ValueError, match="^invalid experiment settings: .+") as error:
+        experiments.parse(text)
+    assert "\n" not in str(error.value)
+
+
+def test_a_time_step_longer_than_the_time_constant_is_refused(tiny_experiment, generator):
+    with pytest.raises(ValueError, match="expected 0 < dt <= tau"):
+        tiny_experiment.vary(tau=0.01).draw(1, generator)
+
+
+def test_names_are_required():
+    with pytest.raises(ValidationError):
+        Experiment(task=experiments.PositionSettings())
+
+
+def test_networks_of_an_ensemble_have_place_cells_of_their_own(tiny_experiment, generator):
+    task, _ = tiny_experiment.draw(2, generator)
+    assert not torch.equal(*task.cells.centres)

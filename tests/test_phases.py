@@ -1,0 +1,191 @@
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import scipy.stats
+import torch
+
+from reactivation_core import phases
+from reactivation_core.phases import active, quiescent, starts, untrained
+
+KINDS = ["position-noisy-unbiased", "position-gru-unbiased", "head-direction-unbiased"]
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+every_kind = pytest.mark.parametrize("tiny_experiment", KINDS, indirect=True)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def without_weights(experiment, n_networks=1, **changes):
+    """An ensemble whose activity only leaks and diffuses."""
+    ensemble = untrained(experiment.vary(**changes), n_networks, seeded())
+    zeros = {name: torch.zeros_like(value) for name, value in ensemble.network.named_parameters()}
+    return replace(ensemble, network=type(ensemble.network)(zeros, ensemble.network.tau, ensemble.network.dt))
+
+
+@every_kind
+@pytest.mark.parametrize("n_steps", [1, 10, 23])
+def test_shapes(tiny_ensemble, n_steps):
+    d, (N, N_o) = tiny_ensemble.task.n_inputs, (16, 24)
+    awake = active(tiny_ensemble, 4, n_steps, seeded(), record=phases.RECORDS)
+    asleep = quiescent(tiny_ensemble, n_steps, 1.0, starts(tiny_ensemble, 4, seeded()), seeded(), phases.RECORDS)
+    for phase in (awake, asleep):
+        assert phase.states.shape == (3, 4, n_steps, N) and phase.outputs.shape == (3, 4, n_steps, N_o)
+        assert phase.decoded.shape == (3, 4, n_steps, d)
+        torch.testing.assert_close(phase.outputs, tiny_ensemble.network.readout(phase.states).detach())
+        torch.testing.assert_close(phase.decoded, tiny_ensemble.task.cells.decode(phase.outputs))
+    assert awake.s.shape == (3, 4, n_steps, d) and asleep.s is None
+
+
+@pytest.mark.parametrize("record", [(), ("states",), ("outputs",), ("decoded",), ("states", "decoded")])
+def test_only_what_is_asked_for_is_recorded(tiny_ensemble, record):
+    start = starts(tiny_ensemble, 4, seeded())
+    for phase in (
+        active(tiny_ensemble, 4, 12, seeded(), record=record),
+        quiescent(tiny_ensemble, 12, 1.0, start, seeded(), record=record),
+    ):
+        assert {name for name in phases.RECORDS if getattr(phase, name) is not None} == set(record)
+
+
+@every_kind
+def test_without_noise_the_networks_step_by_their_equation(tiny_ensemble):
+    network, cells = tiny_ensemble.network, tiny_ensemble.task.cells
+    awake = active(tiny_ensemble, 4, 23, seeded(), noise_scale=0.0, record=["states"])
+    batch = tiny_ensemble.task.sample(4, 23, seeded())
+    start = network.encode(cells.tuning(batch.s[:, :, 0])).detach()
+    silence = torch.zeros(3, 4, 23, 16)
+    torch.testing.assert_close(awake.states, network(start, batch.ds, silence).detach())
+    assert torch.equal(awake.s, batch.s[:, :, 1:])
+    asleep = [quiescent(tiny_ensemble, 23, 0.0, start, seeded(seed), ["states"]).states for seed in range(2)]
+    torch.testing.assert_close(asleep[0], network(start, torch.zeros_like(batch.ds), silence).detach())
+    assert torch.equal(*asleep) and not torch.allclose(asleep[0], awake.states)
+
+
+@every_kind
+def test_noise_comes_from_the_generator_alone(tiny_ensemble):
+    state, start = torch.get_rng_state(), starts(tiny_ensemble, 4, seeded())
+
+    def states(seed):
+        return (
+            active(tiny_ensemble, 4, 12, seeded(seed), record=["states"]).states,
+            quiescent(tiny_ensemble, 12, 1.0, start, seeded(seed), ["states"]).states,
+        )
+
+    for first, again, other in zip(states(0), states(0), states(1), strict=True):
+        assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    "law, scipys", [("gaussian", scipy.stats.norm(0, 1)), ("uniform", scipy.stats.uniform(0, 1))], ids=str
+)
+@pytest.mark.parametrize("scale", [1.0, math.sqrt(2)])
+def test_a_step_adds_noise_of_the_experiments_law_and_scale(tiny_experiment, law, scipys, scale):
+    ensemble = without_weights(tiny_experiment, noise=law)
+    per_step = scale * ensemble.experiment.sigma * math.sqrt(0.02)
+    asleep = quiescent(ensemble, 1, scale, torch.zeros(1, 2000, 16), seeded(), ["states"])
+    awake = active(ensemble, 2000, 1, seeded(), noise_scale=scale, record=["states"])
+    for phase in (asleep, awake):
+        assert scipy.stats.kstest(phase.states.flatten() / per_step, scipys.cdf).pvalue > 1e-3
+
+
+def test_the_papers_noise_is_gaussian_with_one_hundredth_per_step(tiny_experiment):
+    asleep = quiescent(without_weights(tiny_experiment), 1, 1.0, torch.zeros(1, 2000, 16), seeded(), ["states"])
+    assert scipy.stats.kstest(asleep.states.flatten(), scipy.stats.norm(0, 0.01).cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, math.sqrt(2)])
+def test_variance_asleep_grows_with_the_square_of_the_noise_scale(tiny_experiment, scale):
+    ensemble = without_weights(tiny_experiment)
+    asleep = quiescent(ensemble, 40, scale, torch.zeros(1, 1000, 16), seeded(), ["states"])
+    leak = 1 - 0.02 / ensemble.experiment.tau
+    for t in (1, 2, 10, 11, 40):
+        expected = (scale * ensemble.experiment.sigma) ** 2 * 0.02 * (1 - leak ** (2 * t)) / (1 - leak**2)
+        values = asleep.states[:, :, t - 1]
+        assert abs(values.var() / expected - 1) < 4 * math.sqrt(2 / values.numel())
+
+
+@every_kind
+def test_quiescent_runs_start_from_the_encoded_start_of_a_waking_batch(tiny_ensemble):
+    s = tiny_ensemble.task.sample(4, 1, seeded()).s[:, :, 0]
+    expected = tiny_ensemble.network.encode(tiny_ensemble.task.cells.tuning(s))
+    assert torch.equal(starts(tiny_ensemble, 4, seeded()), expected)
+
+
+@every_kind
+@pytest.mark.parametrize("index", [0, 2, -1, slice(1, 3)])
+def test_a_member_runs_as_it_does_in_the_ensemble(tiny_ensemble, index):
+    part = tiny_ensemble[index]
+    members = list(range(3)[index]) if isinstance(index, slice) else [range(3)[index]]
+    assert len(part) == part.n_networks == part.network.n_networks == part.task.n_networks == len(members)
+    start = starts(tiny_ensemble, 4, seeded())
+    together = quiescent(tiny_ensemble, 23, 0.0, start, seeded(), ["outputs"])
+    alone = quiescent(part, 23, 0.0, start[members], seeded(), ["outputs", "decoded"])
+    torch.testing.assert_close(alone.outputs, together.outputs[members])
+    torch.testing.assert_close(alone.decoded, tiny_ensemble.task.cells.decode(together.outputs)[members])
+    assert torch.equal(part.history, tiny_ensemble.history[members])
+    assert torch.equal(part.squared_error, tiny_ensemble.squared_error[members])
+
+
+def test_an_ensemble_is_a_sequence_of_its_networks(tiny_ensemble):
+    assert [len(one) for one in tiny_ensemble] == [1, 1, 1]
+    with pytest.raises(IndexError):
+        tiny_ensemble[3]
+
+
+def test_a_phase_changes_nothing_of_the_ensemble(tiny_ensemble):
+    before = {name: value.clone() for name, value in tiny_ensemble.network.named_parameters()}
+    start = starts(tiny_ensemble, 4, seeded())
+    kept = start.clone()
+    quiescent(tiny_ensemble, 12, 2.0, start, seeded())
+    active(tiny_ensemble, 4, 12, seeded(), noise_scale=2.0)
+    assert all(torch.equal(value, before[name]) for name, value in tiny_ensemble.network.named_parameters())
+    assert torch.equal(start, kept) and tiny_ensemble.experiment.sigma == pytest.approx(0.01 / math.sqrt(0.02))
+
+
+@pytest.mark.parametrize("scale", [-1.0, math.nan, math.inf])
+def test_a_noise_scale_below_zero_or_not_finite_is_refused(tiny_ensemble, scale):
+    message = f"expected a finite noise scale >= 0, got {scale}"
+    with pytest.raises(ValueError, match=message):
+        quiescent(tiny_ensemble, 5, scale, starts(tiny_ensemble, 2, seeded()), seeded())
+    with pytest.raises(ValueError, match=message):
+        active(tiny_ensemble, 2, 5, seeded(), noise_scale=scale)
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 15), (2, 2, 16)], ids=["units", "networks"])
+def test_a_start_that_does_not_fit_is_refused(tiny_ensemble, shape):
+    with pytest.raises(ValueError, match=r"expected a start of shape \(3, B, 16\), got \("):
+        quiescent(tiny_ensemble, 5, 1.0, torch.zeros(shape), seeded())
+
+
+@pytest.mark.parametrize("n_steps", [0, -1])
+def test_no_steps_are_refused(tiny_ensemble, n_steps):
+    for run in (
+        lambda: quiescent(tiny_ensemble, n_steps, 1.0, torch.zeros(3, 2, 16), seeded()),
+        lambda: active(tiny_ensemble, 2, n_steps, seeded()),
+    ):
+        with pytest.raises(ValueError, match=f"expected n_steps >= 1, got {n_steps}"):
+            run()
+
+
+def test_an_unknown_record_is_refused(tiny_ensemble):
+    with pytest.raises(ValueError, match="expected records among states, outputs, decoded, got dreams"):
+        quiescent(tiny_ensemble, 5, 1.0, torch.zeros(3, 2, 16), seeded(), ["decoded", "dreams"])
+
+
+@pytest.mark.skipif(not CLEAR.exists(), reason="the peak of a process's memory is reset through /proc")
+def test_memory_is_bounded_by_what_is_returned(tiny_experiment):
+    def resident(entry):
+        return int(next(line for line in STATUS.read_text().splitlines() if line.startswith(entry)).split()[1]) / 1024
+
+    ensemble = untrained(tiny_experiment.vary(n_units=128), 2, seeded())
+    start = starts(ensemble, 200, seeded())
+    quiescent(ensemble, 20, 1.0, start, seeded())
+    CLEAR.write_text("5")
+    before = resident("VmRSS")
+    quiescent(ensemble, 1000, 1.0, start, seeded())
+    # All the states are 195 MiB, as is their noise; the decoded positions are 3 MiB.
+    assert resident("VmHWM") - before < 60

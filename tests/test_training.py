@@ -1,0 +1,233 @@
+import math
+import signal
+import subprocess
+import sys
+
+import pytest
+import safetensors.torch
+import scipy.stats
+import torch
+
+from reactivation_core import noise, store, training
+from reactivation_core.phases import active, untrained
+
+KINDS = ["position-noisy-unbiased", "position-gru-unbiased", "head-direction-unbiased"]
+
+every_kind = pytest.mark.parametrize("tiny_experiment", KINDS, indirect=True)
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return tmp_path / "checkpoint.safetensors"
+
+
+def same(a, b):
+    parameters = zip(a.network.parameters(), b.network.parameters(), strict=True)
+    return all(torch.equal(x, y) for x, y in parameters) and torch.equal(a.history, b.history)
+
+
+@every_kind
+def test_the_loss_falls(tiny_experiment, checkpoint):
+    experiment = tiny_experiment.vary(n_batches=210, learning_rate=1e-2)
+    initial = untrained(experiment, 1, training.stream(0, 0, training._INITIAL))
+    before = training.test(initial)[0]
+    done = []
+    trained = training.train(experiment, 0, checkpoint, progress=lambda batches, loss: done.append((batches, loss)))
+    # Tests at 100, at 200 and at the end.
+    assert trained.history.shape == (1, 3, 2) and trained.squared_error.shape == (1, 3)
+    assert trained.history[0, 0, 0] < before / 2 and trained.history[0, -1, 0] < trained.history[0, 0, 0]
+    assert sum(batches for batches, _ in done) == 210 and done[0][0] == 0 and math.isnan(done[0][1])
+    assert all(math.isfinite(loss) for _, loss in done[1:])
+
+
+@every_kind
+def test_test_measures_loss_and_decoding_error(tiny_ensemble):
+    loss, error, squared_error = training.test(tiny_ensemble, seed=5, first=7)
+    for i in range(3):
+        one, generator = tiny_ensemble[i], training.stream(5, 7 + i, training._TEST)
+        phase = active(one, 10, 12, generator, record=("outputs", "decoded"))
+        off = (phase.outputs - one.task.cells.tuning(phase.s)).double().numpy()
+        assert loss[i] == pytest.approx((off**2).sum() / (10 * 12 * 24))
+        away = (phase.decoded - phase.s).double().numpy()
+        if one.task.n_inputs == 1:
+            away = (away + math.pi) % (2 * math.pi) - math.pi
+        assert error[i] == pytest.approx(((away**2).sum(-1) ** 0.5).mean(), rel=1e-5)
+        assert squared_error[i] == pytest.approx((away**2).mean(), rel=1e-5)
+
+
+def test_a_network_does_not_depend_on_the_others(tiny_experiment, tmp_path):
+    def train(network, run, seed=0):
+        return training.train(tiny_experiment, network, tmp_path / f"{run}-{network}-{seed}.safetensors", seed)
+
+    beside = [train(network, "beside") for network in range(3)]
+    torch.manual_seed(123)
+    state = torch.get_rng_state()
+    assert same(train(1, "alone"), beside[1])
+    assert torch.equal(state, torch.get_rng_state())
+    assert not same(beside[0], beside[1]) and not same(train(1, "another seed", seed=1), beside[1])
+
+    ensemble = training.join(beside)
+    assert len(ensemble) == 3 and ensemble.experiment == tiny_experiment
+    for i in range(3):
+        assert same(ensemble[i], beside[i])
+        assert torch.equal(ensemble[i].task.cells.centres, beside[i].task.cells.centres)
+    # The last test of each network is that of the whole ensemble.
+    torch.testing.assert_close(torch.stack(training.test(ensemble)[:2], -1), ensemble.history[:, -1])
+
+
+@pytest.mark.parametrize("tiny_experiment", KINDS[-1:], indirect=True)
+def test_head_direction_networks_are_joined_with_the_cells_they_share(tiny_experiment, tmp_path):
+    ensemble = training.join([training.train(tiny_experiment, i, tmp_path / str(i)) for i in range(2)])
+    assert ensemble.task.cells.angles.shape == (24,) and ensemble.task.n_networks == len(ensemble) == 2
+
+
+@pytest.mark.parametrize("law", noise.LAWS)
+def test_training_draws_the_experiments_noise(tiny_experiment, checkpoint, monkeypatch, law):
+    drawn = {name: [] for name in noise.LAWS}
+
+    def spy(name, draw):
+        def drawing(eta, dt, generator):
+            drawn[name].append(draw(eta, dt, generator).clone())
+            return eta
+
+        return drawing
+
+    monkeypatch.setattr(noise, "LAWS", {name: spy(name, draw) for name, draw in noise.LAWS.items()})
+    training.train(tiny_experiment.vary(noise=law, n_batches=1), 0, checkpoint)
+    other = next(name for name in drawn if name != law)
+    assert not drawn[other]
+    expected = {"gaussian": scipy.stats.norm(0, 1), "uniform": scipy.stats.uniform(0, 1)}[law]
+    assert scipy.stats.kstest(drawn[law][0].flatten() / math.sqrt(0.02), expected.cdf).pvalue > 1e-3
+    drawn[law].clear()
+    training.train(tiny_experiment.vary(sigma=0.0, n_batches=1), 0, checkpoint.with_name("noiseless"))
+    assert not any(drawn.values())
+
+
+def test_noise_is_part_of_what_is_learnt(tiny_experiment, tmp_path):
+    trained = [
+        training.train(tiny_experiment.vary(sigma=sigma, n_batches=1), 0, tmp_path / str(sigma)) for sigma in (0.0, 0.5)
+    ]
+    assert not torch.equal(*(ensemble.network.W_rec for ensemble in trained))
+
+
+@every_kind
+def test_bfloat16_learns_what_float32_learns(tiny_experiment, tmp_path):
+    experiment = tiny_experiment.vary(n_batches=100, learning_rate=1e-2)
+    exact, rounded = (training.train(experiment, 0, tmp_path / p, precision=p) for p in training.PRECISIONS)
+    assert rounded.network.D.dtype == torch.float32 and not same(exact, rounded)
+    assert rounded.history[0, -1, 0] == pytest.approx(exact.history[0, -1, 0].item(), rel=0.05)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from reactivation_core import experiments, training
+
+torch.set_num_threads(1)
+training.TEST_EVERY, training.CHECKPOINT_SECONDS = 20, 0.0
+_, settings, checkpoint, moment = sys.argv
+calls = 0
+
+def fifth(*args):
+    global calls
+    calls += 1
+    if calls == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+progress = lambda batches, loss: None
+if moment == "writing":
+    os.fsync = fifth
+else:
+    progress = fifth
+training.train(experiments.parse(settings), 1, Path(checkpoint), progress=progress)
+"""
+
+
+@pytest.mark.parametrize("moment, done", [("training", 60), ("writing", 80)])
+def test_a_killed_run_goes_on_to_the_same_bytes(tiny_experiment, tmp_path, monkeypatch, one_thread, moment, done):
+    monkeypatch.setattr(training, "TEST_EVERY", 20)
+    experiment = tiny_experiment.vary(n_batches=110)
+    whole, killed = tmp_path / "whole.safetensors", tmp_path / "killed.safetensors"
+    arguments = [sys.executable, "-c", KILLED, experiment.model_dump_json(), str(killed), moment]
+    result = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert result.returncode == -signal.SIGKILL, result.stderr
+
+    progress = []
+    resumed = training.train(experiment, 1, killed, progress=lambda batches, loss: progress.append(batches))
+    assert progress[0] == done and sum(progress) == 110
+    uninterrupted = training.train(experiment, 1, whole)
+    assert killed.read_bytes() == whole.read_bytes()
+    files = []
+    for name, ensemble in (("resumed", resumed), ("uninterrupted", uninterrupted)):
+        (tmp_path / name).mkdir()
+        files.append(store.save(ensemble, tmp_path / name).read_bytes())
+    assert files[0] == files[1]
+    assert resumed.history.shape == (1, 6, 2)
+
+
+def test_a_finished_run_is_read_from_its_checkpoint(tiny_experiment, checkpoint):
+    first = training.train(tiny_experiment, 0, checkpoint)
+    progress = []
+    again = training.train(tiny_experiment, 0, checkpoint, progress=lambda batches, loss: progress.append(batches))
+    assert progress == [40] and same(first, again)
+
+
+@pytest.fixture
+def finished(tiny_experiment, checkpoint):
+    training.train(tiny_experiment, 0, checkpoint)
+    return checkpoint
+
+
+@pytest.mark.parametrize(
+    "changes, arguments, named",
+    [
+        ({"sigma": 0.1}, {}, "experiment"),
+        ({"n_batches": 60}, {}, "experiment"),
+        ({}, {"network": 1}, "network"),
+        ({}, {"seed": 1}, "seed"),
+        ({}, {"precision": "bfloat16"}, "precision"),
+    ],
+    ids=str,
+)
+def test_the_checkpoint_of_another_run_is_refused_and_kept(tiny_experiment, finished, changes, arguments, named):
+    content = finished.read_bytes()
+    with pytest.raises(ValueError, match=f"is of another run: expected {{'{named}'.*remove it to start again"):
+        training.train(tiny_experiment.vary(**changes), **({"network": 0} | arguments), checkpoint=finished)
+    assert finished.read_bytes() == content
+
+
+@pytest.mark.parametrize("size", [0, 7, 500, -1])
+def test_a_truncated_checkpoint_is_refused_and_kept(tiny_experiment, finished, size):
+    content = finished.read_bytes()[:size]
+    finished.write_bytes(content)
+    with pytest.raises(ValueError, match="is not whole .*; remove it to start again") as error:
+        training.train(tiny_experiment, 0, finished)
+    assert "\n" not in str(error.value) and finished.read_bytes() == content
+
+
+def test_a_foreign_checkpoint_is_refused_and_kept(tiny_experiment, checkpoint):
+    content = safetensors.torch.save({"weight": torch.zeros(3)})
+    checkpoint.write_bytes(content)
+    with pytest.raises(ValueError, match="is of another run"):
+        training.train(tiny_experiment, 0, checkpoint)
+    assert checkpoint.read_bytes() == content
+
+
+def test_a_loss_that_is_not_finite_stops_training(tiny_experiment, checkpoint):
+    with pytest.raises(FloatingPointError, match="the training loss of network 3 is (nan|inf) after 20 batches"):
+        training.train(tiny_experiment.vary(learning_rate=1e30), 3, checkpoint)
+    assert not checkpoint.exists()
+
+
+def test_an_unknown_precision_is_refused(tiny_experiment, checkpoint):
+    with pytest.raises(ValueError, match="expected a precision among float32, bfloat16, got 'float8'"):
+        training.train(tiny_experiment, 0, checkpoint, precision="float8")
