@@ -1,0 +1,320 @@
+r"""Closed forms of Section 2: densities with a score, the least-squares denoiser, Langevin steps, the bounds.
+
+Notation, as in the paper. A state $s \sim p(s)$ is represented by the clean activity $m = D^\dagger f(s)$, a point of
+the *manifold*. One step of noise makes of it $r = m + \sigma\,\eta$, $\eta \sim N(0, dt\,I)$. Everything depends on
+$\sigma$ and $dt$ through the variance of that noise alone,
+
+$$ v = \sigma^2\,dt, $$
+
+in squared units of activity, and so `v` is the argument of what follows. The density of noisy activity is
+
+$$ p(r) = \int N(r;\, m,\, v I)\; dP(m). $$
+
+Tensors in and out, float64; activity has the shape `(*shape, N)`. Draws take a `torch.Generator`.
+
+Source: Krishna et al. (2024), Section 2; Miyasawa (1961) and Raphan and Simoncelli (2011) for the denoiser; Besag
+(1994) and Roberts and Tweedie (1996) for the sampler.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Density:
+    r"""A density $p(r)$ of activity with its score $\nabla \log p(r)$."""
+
+    def log_prob(self, r: Float[Tensor, "*shape N"]) -> Float[Tensor, "*shape"]:
+        r"""$\log p(r)$."""
+        raise NotImplementedError
+
+    def score(self, r: Float[Tensor, "*shape N"]) -> Float[Tensor, "*shape N"]:
+        r"""$\nabla \log p(r)$, per unit of activity."""
+        raise NotImplementedError
+
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n N"]:
+        """Independent draws."""
+        raise NotImplementedError
+
+
+class Gaussian(Density):
+    r"""Activity spread normally over a flat manifold: $p(r) = N(0, \Lambda + v I)$.
+
+    $\Lambda$ is diagonal, the variance of clean activity along each axis, 0 across the manifold.
+
+    Args:
+        signal: the diagonal of $\Lambda$, `(N,)`.
+        v: variance of the noise.
+    """
+
+    def __init__(self, signal: Float[Tensor, " N"], v: float):
+        _check(v)
+        self.v, self.variance = v, signal.double() + v
+
+    def log_prob(self, r):
+        """Sum of normal log densities, axis by axis."""
+        return -(r.square() / self.variance + (2 * math.pi * self.variance).log()).sum(-1) / 2
+
+    def score(self, r):
+        r"""$-(\Lambda + v I)^{-1} r$."""
+        return -r / self.variance
+
+    def sample(self, n, generator):
+        """Independent draws."""
+        return self.variance.sqrt() * _normal((n, len(self.variance)), generator)
+
+
+class Mixture(Density):
+    r"""Equal isotropic Gaussians around points, $p(r) = \sum_j \pi_j\,N(r;\, m_j,\, v I)$.
+
+    With points along a curve or a surface, it is the density of noisy activity around that manifold by quadrature;
+    this is accurate where neighbouring points are closer than about $\sqrt v$.
+
+    Args:
+        points: $m_j$, `(J, N)`.
+        v: variance of the noise.
+        weights: $\pi_j$, `(J,)`, in any scale; equal if left out.
+    """
+
+    def __init__(self, points: Float[Tensor, "J N"], v: float, weights: Float[Tensor, " J"] | None = None):
+        _check(v)
+        self.v, self.points = v, points.double()
+        weights = torch.ones(len(points)) if weights is None else weights
+        self.weights = weights.double() / weights.double().sum()
+        # Of log π_j N(r; m_j, v I), what depends on j but not on r.
+        self.offset = self.weights.log() - self.points.square().sum(-1) / (2 * v)
+
+    def posterior(self, r: Float[Tensor, "*shape N"]) -> Float[Tensor, "*shape J"]:
+        r"""$p(m_j \mid r)$: how likely each point is to be the one that `r` is a noisy version of."""
+        return (r @ self.points.mT / self.v + self.offset).softmax(-1)
+
+    def log_prob(self, r):
+        """Log of the sum of the components."""
+        exponent = (r @ self.points.mT / self.v + self.offset).logsumexp(-1)
+        return exponent - r.square().sum(-1) / (2 * self.v) - r.shape[-1] / 2 * math.log(2 * math.pi * self.v)
+
+    def score(self, r):
+        r"""$(E[m \mid r] - r)/v$."""
+        return (self.posterior(r) @ self.points - r) / self.v
+
+    def sample(self, n, generator):
+        """Independent draws: a point, and noise."""
+        chosen = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        return self.points[chosen] + math.sqrt(self.v) * _normal((n, self.points.shape[-1]), generator)
+
+
+class Ring(Density):
+    r"""Noisy activity around a circle of radius $R$ in the plane, its angle von Mises with concentration $\kappa$:
+
+    $$ p(r) = \frac{I_0\!\left(\lVert k(r)\rVert\right)}{2\pi v\,I_0(\kappa)}\;
+       e^{-(\lVert r\rVert^2 + R^2)/2v}, \qquad k(r) = \kappa\,e_1 + R\,r/v . $$
+
+    Given $r$ the angle is again von Mises, with concentration and direction those of $k(r)$ (Mardia and Jupp 2000).
+
+    Args:
+        radius: $R$, in units of activity.
+        v: variance of the noise.
+        concentration: $\kappa$; 0 is the uniform angle.
+    """
+
+    def __init__(self, radius: float, v: float, concentration: float = 0.0):
+        _check(v)
+        self.radius, self.v, self.concentration = radius, v, concentration
+
+    def _k(self, r: Tensor) -> tuple[Tensor, Tensor]:
+        k = self.radius * r / self.v + torch.tensor([self.concentration, 0.0], dtype=torch.float64)
+        return k, k.norm(dim=-1)
+
+    def log_prob(self, r):
+        """The logarithm of the density above; Bessel functions are scaled, so that large $k$ do no harm."""
+        size = self._k(r)[1]
+        kappa = torch.tensor(self.concentration, dtype=torch.float64)
+        bessel = torch.special.i0e(size).log() + size - torch.special.i0e(kappa).log() - kappa
+        return bessel - (r.square().sum(-1) + self.radius**2) / (2 * self.v) - math.log(2 * math.pi * self.v)
+
+    def score(self, r):
+        r"""$(E[m \mid r] - r)/v$ with $E[m \mid r] = R\,\frac{I_1(\lVert k\rVert)}{I_0(\lVert k\rVert)}\,
+        \frac{k}{\lVert k\rVert}$."""
+        k, size = self._k(r)
+        # I1(x) / x is 1/2 at 0.
+        size = size.clamp(min=1e-100)
+        shrink = torch.special.i1e(size) / torch.special.i0e(size) / size
+        return (self.radius * shrink[..., None] * k - r) / self.v
+
+    def sample(self, n, generator):
+        """Independent draws: one of 4096 angles, and noise."""
+        angle = torch.arange(4096, dtype=torch.float64) * (2 * math.pi / 4096)
+        circle = self.radius * torch.stack((angle.cos(), angle.sin()), -1)
+        return Mixture(circle, self.v, (self.concentration * (angle.cos() - 1)).exp()).sample(n, generator)
+
+
+def drift(density: Density, r: Float[Tensor, "*shape N"], v: float) -> Float[Tensor, "*shape N"]:
+    r"""Eq. (16), $\Delta r_1^*(r) = v\,\nabla \log p(r) = E[m \mid r] - r$, where $p$ holds noise of variance `v`.
+
+    No function of $r$ comes closer to the clean activity in mean square.
+    """
+    return v * density.score(r)
+
+
+def cancelled(density: Density, r: Float[Tensor, "n N"], v: float) -> float:
+    r"""What Eq. (16) takes off the expected squared noise $N v$, from samples of $p(r)$: $E\lVert\Delta r_1^*\rVert^2$.
+
+    It equals $v^2$ times the trace of the Fisher information of $p$.
+    """
+    return drift(density, r, v).square().sum(-1).mean().item()
+
+
+def minimum_norm(D: Float[Tensor, "N_o N_r"], change: Float[Tensor, "*shape N_o"]) -> Float[Tensor, "*shape N_r"]:
+    r"""Eq. (17), $\Delta r_2^* = D^\dagger\,f'\Delta s$: of all updates that change the readout as near to `change`
+    $= f'\Delta s$ as any can, the one of least norm."""
+    return change @ torch.linalg.pinv(D).mT
+
+
+def langevin(
+    density: Density, r: Float[Tensor, "*shape N"], v: float, c: float, generator: torch.Generator
+) -> Float[Tensor, "*shape N"]:
+    r"""One step asleep, Eq. (19): $r + v\,\nabla\log p(r) + \sqrt{c\,v}\;\xi$, $\xi \sim N(0, I)$.
+
+    `c` multiplies the *variance* of the noise: 2 in Eq. (19), whose noise is $\sqrt 2\,\sigma\,\eta$.
+    """
+    return r + drift(density, r, v) + math.sqrt(c * v) * _normal(r.shape, generator)
+
+
+def stationary_variance(variance: float, v: float, c: float) -> float:
+    r"""Variance at which `langevin` settles in a direction where $p$ is normal with the given `variance` $\lambda$:
+
+    $$ \frac{c}{2}\;\frac{\lambda}{1 - v/2\lambda}. $$
+
+    It is $\tfrac c2\lambda$ for $v \ll \lambda$, and $c\,v$ for $\lambda = v$.
+
+    Raises:
+        ValueError: if the step is unstable, $v \ge 2\lambda$.
+    """
+    if not v < 2 * variance:
+        raise ValueError(f"expected a step v < 2 * {variance}, got {v}")
+    return c / 2 * variance / (1 - v / (2 * variance))
+
+
+def relaxation_time(length: float, sigma: float, c: float) -> float:
+    r"""Time in which quiescence forgets its place on a closed curve of this length with $p$ uniform along it:
+
+    $$ T = \frac{2}{c\,\sigma^2}\left(\frac{\text{length}}{2\pi}\right)^2. $$
+
+    The correlation of $e^{i\theta}$, $\theta$ the place along the curve as an angle, falls as $e^{-t/T}$; in seconds.
+    """
+    return 2 / (c * sigma**2) * (length / (2 * math.pi)) ** 2
+
+
+def mean_norm(n: int) -> float:
+    r"""$E\lVert\xi\rVert = \sqrt2\,\Gamma(\frac{n+1}2)/\Gamma(\frac n2)$ for $\xi \sim N(0, I_n)$; below $\sqrt n$."""
+    return math.sqrt(2) * math.exp(math.lgamma((n + 1) / 2) - math.lgamma(n / 2))
+
+
+class Bounds(NamedTuple):
+    """The loss after a step and the expressions that Section 2.2 puts in its place; each `(n,)`, one per situation."""
+
+    loss: Tensor
+    taylor: Tensor
+    L2: Tensor
+    solved: Tensor
+    L3: Tensor
+    upper: Tensor
+
+
+def bounds(
+    D: Float[Tensor, "N_o N_r"],
+    f: Float[Tensor, "n N_o"],
+    f_next: Float[Tensor, "n N_o"],
+    change: Float[Tensor, "n N_o"],
+    r: Float[Tensor, "n N_r"],
+    dr1: Float[Tensor, "n N_r"],
+    dr2: Float[Tensor, "n N_r"],
+    noise: Float[Tensor, "K n N_r"],
+) -> Bounds:
+    r"""Eqs. (4) to (14), the mean over noise taken over `K` draws.
+
+    Args:
+        f, f_next: $f(s)$ and $f(s + \Delta s)$.
+        change: $f'(s)\,\Delta s$.
+        dr1, dr2: $\Delta r_1$ and $\Delta r_2$.
+        noise: draws of $\sigma\,\eta$.
+    """
+
+    def norm(x):
+        return x.norm(dim=-1)
+
+    rest = dr1 + noise
+    signal, operator = norm(change - dr2 @ D.mT), torch.linalg.matrix_norm(D, 2)
+    return Bounds(
+        loss=norm(f_next - (r + dr2 + rest) @ D.mT).mean(0),
+        taylor=norm(change - dr2 @ D.mT + f - (r + rest) @ D.mT).mean(0),
+        L2=signal + norm(f - (r + rest) @ D.mT).mean(0),
+        solved=signal + norm(rest @ D.mT).mean(0),
+        L3=signal + operator * norm(rest).mean(0),
+        upper=signal + operator * rest.square().sum(-1).mean(0).sqrt(),
+    )
+
+
+class IdealNetwork:
+    r"""The network that *is* Eq. (18), for states on a set of points.
+
+    It takes the state for one of the `J` points $s_j$, and knows which from $r$ alone. Its step,
+
+    $$ r + \Delta r^* = \sum_j p(s_j \mid r) \left[m_j + D^\dagger f'(s_j)\,\Delta s\right] + \sigma\,\eta,
+       \qquad m_j = D^\dagger f(s_j), $$
+
+    is Eq. (18) with the exact score of the mixture, and with $f'$ averaged over the states that $r$ may stand for.
+    `phases` runs it like any network; it is an ensemble of one, `S = 1`.
+
+    Args:
+        f: tuning of the cells, from `(J, d)` to `(J, N_o)`.
+        s: the points $s_j$, `(J, d)`.
+        D: readout, `(N_o, N_r)`.
+        v: variance $\sigma^2\,dt$ of one step's noise awake.
+    """
+
+    n_networks = 1
+
+    def __init__(self, f: Callable[[Tensor], Tensor], s: Float[Tensor, "J d"], D: Float[Tensor, "N_o N_r"], v: float):
+        self.s, self.D, self.n_units = s, D.double(), D.shape[1]
+        self.density = Mixture(self.encode(f(s)), v)
+        along = [torch.func.jvp(f, (s,), (axis.expand_as(s),))[1] for axis in torch.eye(s.shape[1], dtype=s.dtype)]
+        self.tangents = torch.stack([self.encode(change) for change in along])
+
+    def encode(self, f: Float[Tensor, "*shape N_o"]) -> Float[Tensor, "*shape N_r"]:
+        r"""Clean activity $D^\dagger f$."""
+        return minimum_norm(self.D, f.double())
+
+    def readout(self, r: Float[Tensor, "*shape N_r"]) -> Float[Tensor, "*shape N_o"]:
+        """Output $o = D r$."""
+        return r @ self.D.mT
+
+    def step(self, r: Tensor, ds: Float[Tensor, "*shape d"], noise: Float[Tensor, "*shape N_r"]) -> Tensor:
+        r"""Activity after one step, with `noise` the term $\sigma\,\eta$."""
+        posterior = self.density.posterior(r)
+        r = posterior @ self.density.points + noise
+        for axis, tangents in zip(ds.double().unbind(-1), self.tangents, strict=True):
+            if axis.any():
+                r = r + axis[..., None] * (posterior @ tangents)
+        return r
+
+    def __call__(self, r: Tensor, ds: Float[Tensor, "1 B T d"], noise: Float[Tensor, "1 B T N_r"]) -> Tensor:
+        """Activity after each of `T` steps, `(1, B, T, N_r)`."""
+        states = []
+        for t in range(ds.shape[2]):
+            r = self.step(r.double(), ds[:, :, t], noise[:, :, t])
+            states.append(r)
+        return torch.stack(states, 2)
+
+
+def _check(v: float) -> None:
+    if not (math.isfinite(v) and v > 0):
+        raise ValueError(f"expected a finite variance v > 0, got {v}")
+
+
+def _normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=generator, dtype=torch.float64)

@@ -1,0 +1,297 @@
+"""Section 2: closed forms against quadrature, automatic differentiation and SymPy; the laws of the dynamics."""
+
+import math
+
+import pytest
+import scipy.stats
+import sympy
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reactivation_core import circular, experiments, phases, theory
+from reactivation_core.theory import Gaussian, IdealNetwork, Mixture, Ring
+
+variances = st.floats(0.01, 2)
+dimensions = st.integers(1, 6)
+
+
+def normal(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def flat(n, v):
+    """Half the axes along the manifold, half across it."""
+    return Gaussian(torch.linspace(0, 3, n).clamp(min=0) * (torch.arange(n) % 2), v)
+
+
+def densities(n, v):
+    return [flat(n, v), Mixture(normal(4, n), v, torch.tensor([1.0, 2, 3, 4])), Ring(1.5, v), Ring(1.5, v, 2.0)]
+
+
+def grid(limit, n):
+    axis = torch.linspace(-limit, limit, n, dtype=torch.float64)
+    return torch.cartesian_prod(axis, axis), (2 * limit / (n - 1)) ** 2
+
+
+@settings(max_examples=30, deadline=None)
+@given(dimensions, variances)
+def test_scores_are_gradients(n, v):
+    for density in densities(n, v):
+        r = normal(10, 2 if isinstance(density, Ring) else n).requires_grad_()
+        (gradient,) = torch.autograd.grad(density.log_prob(r).sum(), r)
+        torch.testing.assert_close(density.score(r), gradient)
+
+
+@settings(max_examples=20, deadline=None)
+@given(variances)
+def test_densities_integrate_to_one(v):
+    r, area = grid(12, 401)
+    for density in densities(2, v):
+        assert density.log_prob(r).exp().sum() * area == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("concentration", [0.0, 3.0])
+def test_ring_is_the_integral_over_its_angle(concentration):
+    angle = torch.arange(512, dtype=torch.float64) * (2 * math.pi / 512)
+    circle = 1.5 * torch.stack((angle.cos(), angle.sin()), -1)
+    ring = Ring(1.5, 0.02, concentration)
+    mixture = Mixture(circle, 0.02, (concentration * angle.cos()).exp())
+    r = 2 * normal(50, 2)
+    torch.testing.assert_close(ring.log_prob(r), mixture.log_prob(r))
+    torch.testing.assert_close(ring.score(r), mixture.score(r))
+    assert Ring(1.5, 0.02).score(torch.zeros(2, dtype=torch.float64)).tolist() == [0, 0]
+
+
+def test_samples_follow_the_density(generator):
+    n = 40_000
+    for density in densities(2, 0.1):
+        r, area = grid(10, 401)
+        p = density.log_prob(r).exp() * area
+        mean = p @ r
+        covariance = r.mT @ (p[:, None] * r) - mean[:, None] * mean
+        x = density.sample(n, generator)
+        torch.testing.assert_close(x.mean(0), mean, atol=0.04, rtol=0)
+        torch.testing.assert_close(x.mT.cov(), covariance, atol=0.08, rtol=0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0, 3), variances, st.floats(-3, 3))
+def test_drift_is_the_posterior_mean_by_quadrature(signal, v, r):
+    m = torch.linspace(-15, 15, 30_001, dtype=torch.float64)
+    weights = torch.softmax(-(m**2) / (2 * signal) - (r - m) ** 2 / (2 * v), 0) if signal > 0.01 else (m == 0).double()
+    signal = signal if signal > 0.01 else 0.0
+    density = Gaussian(torch.tensor([signal], dtype=torch.float64), v)
+    drift = theory.drift(density, torch.tensor([r], dtype=torch.float64), v)
+    assert drift.item() == pytest.approx((weights @ m).item() - r, abs=1e-6)
+
+
+@settings(max_examples=15, deadline=None)
+@given(dimensions, variances)
+def test_second_order_miyasawa(n, v):
+    density = Mixture(normal(5, n), v)
+    r = normal(n, seed=1)
+    hessian = torch.autograd.functional.hessian(density.log_prob, r)
+    p = density.posterior(r)
+    centred = density.points - p @ density.points
+    covariance = centred.mT @ (p[:, None] * centred)
+    torch.testing.assert_close(covariance, v * (torch.eye(n, dtype=torch.float64) + v * hessian))
+
+
+def test_drift_cancels_what_is_predicted_and_no_other_does_better(generator):
+    v, signal = 0.5, torch.tensor([2.0, 0.5, 0, 0], dtype=torch.float64)
+    m = signal.sqrt() * torch.randn((200_000, 4), generator=generator, dtype=torch.float64)
+    r = m + math.sqrt(v) * torch.randn(m.shape, generator=generator, dtype=torch.float64)
+    density = Gaussian(signal, v)
+
+    def left(factor):
+        return (r + factor * theory.drift(density, r, v) - m).square().sum(-1).mean().item()
+
+    closed = (signal * v / (signal + v)).sum().item()
+    assert left(1) == pytest.approx(closed, rel=0.01)
+    assert theory.cancelled(density, r, v) == pytest.approx(4 * v - closed, rel=0.01)
+    assert left(1) < min(left(0.9), left(1.1), left(2), left(0.5))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 5), st.integers(0, 4))
+def test_minimum_norm(n_outputs, surplus):
+    D, change = normal(n_outputs, n_outputs + surplus), normal(7, n_outputs, seed=1)
+    update = theory.minimum_norm(D, change)
+    torch.testing.assert_close(update @ D.mT, change)
+    kernel = torch.linalg.svd(D)[2][n_outputs:]
+    torch.testing.assert_close(update @ kernel.mT, torch.zeros(7, surplus, dtype=torch.float64))
+
+
+def test_langevin_step_has_its_mean_and_variance(generator):
+    v, c, n = 0.3, 2.5, 200_000
+    r = torch.tensor([0.7, -0.2], dtype=torch.float64)
+    density = flat(2, v)
+    x = theory.langevin(density, r.expand(n, 2), v, c, generator)
+    torch.testing.assert_close(x.mean(0), r + theory.drift(density, r, v), atol=0.01, rtol=0)
+    torch.testing.assert_close(x.var(0), torch.full((2,), c * v, dtype=torch.float64), rtol=0.02, atol=0)
+
+
+def test_stationary_variance_solves_its_recursion():
+    x, lam, v, c = sympy.symbols("x lambda v c", positive=True)
+    (solution,) = sympy.solve(sympy.Eq(x, (1 - v / lam) ** 2 * x + c * v), x)
+    for values in ((1.0, 0.3, 2.0), (0.3, 0.3, 2.0), (0.4, 0.5, 1.0)):
+        expected = solution.subs(dict(zip((lam, v, c), values, strict=True)))
+        assert theory.stationary_variance(*values) == pytest.approx(float(expected))
+    assert theory.stationary_variance(0.01, 0.01, 2) == pytest.approx(2 * 0.01)
+    with pytest.raises(ValueError, match="expected a step"):
+        theory.stationary_variance(1.0, 2.0, 2)
+
+
+def test_tempered_density_is_stationary():
+    x, y, c, sigma = sympy.symbols("x y c sigma", positive=True)
+    p = sympy.Function("p", positive=True)(x, y)
+    q = p ** (2 / c)
+    change = sum(
+        -sympy.diff(q * sigma**2 * sympy.diff(sympy.log(p), a), a) + c * sigma**2 / 2 * sympy.diff(q, a, 2)
+        for a in (x, y)
+    )
+    assert sympy.simplify(change) == 0
+
+
+def stationary(density, v, c=2.0):
+    """Stationary law of `langevin` on a line, by the powers of its transition matrix: grid and probabilities."""
+    x = torch.linspace(-6, 6, 601, dtype=torch.float64)
+    mean = x + theory.drift(density, x[:, None], v)[:, 0]
+    transition = torch.softmax(-((x - mean[:, None]) ** 2) / (2 * c * v), -1)
+    for _ in range(14):
+        transition = transition @ transition
+    return x, transition[300]
+
+
+def test_weak_error_is_of_first_order():
+    density = Mixture(torch.tensor([[-1.0], [1.5]]), 0.5, torch.tensor([0.4, 0.6]))
+    x = torch.linspace(-6, 6, 601, dtype=torch.float64)
+    p = density.log_prob(x[:, None]).softmax(0)
+    errors = []
+    for v in (0.04, 0.02, 0.01):
+        _, q = stationary(density, v)
+        errors.append(((q - p) @ x**2).item())
+    orders = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
+    assert orders == pytest.approx([1, 1], abs=0.1)
+
+
+@pytest.mark.parametrize("v", [0.1, 0.01])
+def test_across_the_manifold_the_step_does_not_help(v):
+    x, q = stationary(Gaussian(torch.zeros(1), v), v)
+    assert q @ x**2 == pytest.approx(2 * v, rel=1e-6)
+
+
+def test_quiescence_on_a_ring_forgets_its_place(generator):
+    v, n_steps, c = 0.01, 50, 2.0
+    ring, r = Ring(1.0, v), torch.tensor([1.0, 0.0], dtype=torch.float64).expand(20_000, 2)
+    for _ in range(n_steps):
+        r = theory.langevin(ring, r, v, c, generator)
+    correlation = (r[:, 0] / r.norm(dim=-1)).mean().item()
+    # σ = 1 and dt = v.
+    assert -n_steps * v / math.log(correlation) == pytest.approx(theory.relaxation_time(2 * math.pi, 1, c), rel=0.05)
+
+
+def test_relaxation_time_scales():
+    assert theory.relaxation_time(2 * math.pi, 1, 2) == pytest.approx(1)
+    assert theory.relaxation_time(4 * math.pi, 2, 1) == pytest.approx(2)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 2000))
+def test_mean_norm(n):
+    assert theory.mean_norm(n) == pytest.approx(scipy.stats.chi(n).mean())
+
+
+def test_bounds_on_one_situation_by_hand():
+    D = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]], dtype=torch.float64)
+    f, f_next, change = (torch.tensor([x], dtype=torch.float64) for x in ((2.0, 1.0), (6.0, 1.0), (3.0, 0.0)))
+    r, dr1, dr2 = (torch.tensor([x], dtype=torch.float64) for x in ((1.0, 1, 0), (0.0, 0, -1), (0.5, 0, 0)))
+    noise = torch.tensor([[[0.0, 3, 5]], [[0.0, -3, 1]]], dtype=torch.float64)
+    b = theory.bounds(D, f, f_next, change, r, dr1, dr2, noise)
+    # The readout misses its change of 3 by 2; the noise left is (0, 3, 4) or (0, -3, 0).
+    assert b.loss.item() == pytest.approx(math.hypot(3, 3))
+    assert b.taylor.item() == pytest.approx(math.hypot(2, 3))
+    assert (b.L2.item(), b.solved.item()) == pytest.approx((5, 5))
+    assert b.L3.item() == pytest.approx(2 + 2 * (5 + 3) / 2)
+    assert b.upper.item() == pytest.approx(2 + 2 * math.sqrt((25 + 9) / 2))
+
+
+@settings(max_examples=20, deadline=None)
+@given(dimensions, st.integers(0, 3))
+def test_bounds_are_in_order(n, surplus):
+    N = n + surplus
+    D, f, change = normal(n, N), normal(5, n, seed=1), normal(5, n, seed=2)
+    r = theory.minimum_norm(D, f)
+    dr1, dr2, noise = normal(5, N, seed=3), normal(5, N, seed=4), normal(50, 5, N, seed=5)
+    b = theory.bounds(D, f, f + change, change, r, dr1, dr2, noise)
+    slack = 1e-12
+    torch.testing.assert_close(b.loss, b.taylor)
+    torch.testing.assert_close(b.L2, b.solved)
+    for lower, upper in ((b.taylor, b.L2), (b.solved, b.L3), (b.L3, b.upper)):
+        assert (lower <= upper + slack).all()
+
+
+@pytest.fixture
+def head(generator):
+    """The ideal network of a head-direction task whose head turns slowly, with its experiment."""
+    experiment = experiments.get("head-direction-unbiased")
+    task = experiment.task.model_dump() | {"n_cells": 32}
+    task["motion"]["turning"] = 2.0
+    experiment = experiment.vary(task=task, n_units=40, sigma=0.5)
+    task = experiment.task.draw(1, generator)
+    s = torch.arange(256, dtype=torch.float64)[:, None] * (2 * math.pi / 256) - math.pi
+    D = torch.linalg.qr(normal(40, 32))[0].mT
+    network = IdealNetwork(task.cells.tuning, s, D, experiment.sigma**2 * experiment.dt)
+    return phases.Ensemble(experiment, task, network)
+
+
+def test_ideal_network_is_eq_18(head):
+    network, v = head.network, head.network.density.v
+    r = network.density.points[:20] + math.sqrt(v) * normal(20, 40)
+    still, noise = torch.zeros(20, 1), normal(20, 40, seed=1)
+    torch.testing.assert_close(network.step(r, still, 0), r + theory.drift(network.density, r, v))
+    torch.testing.assert_close(network.step(r, still, noise) - network.step(r, still, 0), noise)
+    torch.testing.assert_close(network.readout(network.density.points), head.task.cells.tuning(network.s))
+    # A state known for certain, moved by a small change.
+    certain = IdealNetwork(head.task.cells.tuning, network.s, network.D, 1e-6)
+    moved = certain.step(certain.density.points, torch.full((256, 1), 1e-4), 0)
+    expected = certain.encode(head.task.cells.tuning(network.s + 1e-4))
+    assert (moved - expected).norm() < 1e-3 * (expected - certain.density.points).norm()
+
+
+def test_ideal_network_runs_awake_and_asleep_and_tracks(head, generator):
+    awake = phases.active(head, 400, 40, generator, record=("states",))
+    posterior = head.network.density.posterior(awake.states[0])
+    bearing = torch.atan2(posterior @ head.network.s.sin(), posterior @ head.network.s.cos())
+    error = circular.wrap(bearing - awake.s[0])[..., 0].square().mean(0)
+    speed = head.network.tangents[0].norm(dim=-1).mean()
+    predicted = head.network.density.v / speed**2 * torch.arange(1, 41)
+    assert error[9::10] == pytest.approx(predicted[9::10], rel=0.25)
+    asleep = phases.quiescent(head, 5, math.sqrt(2), awake.states[:, :, -1], generator, record=("states", "decoded"))
+    assert asleep.decoded.shape == (1, 400, 5, 1)
+
+
+def test_ideal_network_on_the_box(generator):
+    experiment = experiments.get("position-noisy-unbiased")
+    experiment = experiment.vary(task=experiment.task.model_dump() | {"n_cells": 128}, n_units=128, sigma=0.2)
+    task, v = experiment.task.draw(1, generator), experiment.sigma**2 * experiment.dt
+    axis = torch.linspace(-1.1, 1.1, 81)
+    points = torch.cartesian_prod(axis, axis)
+    network = IdealNetwork(lambda s: task.cells.tuning(s[None])[0], points, torch.eye(128), v)
+    awake = phases.active(phases.Ensemble(experiment, task, network), 100, 10, generator, record=("states",))
+    estimate = network.density.posterior(awake.states[0]) @ points.double()
+    error = (estimate - awake.s[0]).square().sum(-1).mean(0)
+    # Each step adds noise of covariance v G⁻¹ to the position, G = m'ᵀ m' where the animal is.
+    metric = torch.einsum("ajn,bjn->jab", network.tangents, network.tangents)
+    added = v * torch.linalg.inv(metric).diagonal(dim1=-1, dim2=-2).sum(-1)
+    nearest = torch.cdist(awake.s[0].double(), points.double()).argmin(-1)
+    predicted = added[nearest].cumsum(1).mean(0)
+    assert error.sqrt()[3:] == pytest.approx(predicted.sqrt()[3:], rel=0.1)
+
+
+@pytest.mark.parametrize("v", [0.0, -1.0, math.nan, math.inf])
+def test_densities_refuse(v):
+    for make in (lambda: Gaussian(torch.ones(2), v), lambda: Mixture(normal(3, 2), v), lambda: Ring(1.0, v)):
+        with pytest.raises(ValueError, match="finite variance"):
+            make()
