@@ -1,0 +1,112 @@
+"""The built book, as a reader's browser shows it."""
+
+import shutil
+import subprocess
+import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+ROOT = Path(__file__).parents[1]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ARGUMENTS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+    --disable-component-update --disable-sync""".split()
+
+# What of a page only the browser knows. `math` holds equations that were not typeset, or with an error.
+SEEN = """async () => {
+    await window.MathJax?.startup?.promise
+    await Promise.all([...document.images].map(image => { image.loading = "eager"; return image.decode().catch(() => 0) }))
+    const all = selector => [...document.querySelectorAll(selector)]
+    return {
+        width: document.scrollingElement.scrollWidth,
+        broken: [...document.images].filter(image => !image.naturalWidth).map(image => image.src),
+        silent: all("article img").filter(image => !image.alt || image.alt.endsWith(".png")).map(image => image.src),
+        math: all(".math").filter(e => !e.querySelector("mjx-container") || e.querySelector("mjx-merror"))
+            .map(e => e.textContent),
+        ids: all("[id], a[name]").map(element => element.id || element.name),
+        links: all("a[href]").map(link => link.href),
+    }
+}"""
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory):
+    """The book, built from nothing, and what Sphinx said."""
+    folder = tmp_path_factory.mktemp("book")
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", ROOT / "book", "--path-output", folder]
+    done = subprocess.run([*command, "-n", "-W", "--keep-going"], capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr, folder / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def site(build):
+    """The address of the built book, and its folder."""
+    folder = build[2]
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder)) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/", folder
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("expected Chromium to look at the book, found none; on Debian: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+def test_the_book_builds_without_a_warning(build):
+    code, output, _ = build
+    assert "WARNING" not in output, output
+    assert code == 0, output
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (390, "dark")])
+def test_every_page_is_whole(site, browser, width, scheme):
+    address, folder = site
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.html") if "_static" not in path.parts)
+    assert "intro.html" in names
+    problems, pages = [], {}
+    for name in names:
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+
+        def note(problem, name=name):
+            problems.append(f"{name}: {problem}")
+
+        page.on("console", lambda message, note=note: message.type == "error" and note(f"console: {message.text}"))
+        page.on("pageerror", lambda error, note=note: note(f"script: {error}"))
+        page.on("response", lambda answer, note=note: answer.ok or note(f"{answer.status} {answer.url}"))
+        page.on("request", lambda ask, note=note: ask.url.startswith((address, "data:")) or note(f"asks for {ask.url}"))
+        page.goto(address + name, wait_until="load")
+        page.wait_for_load_state("networkidle")
+        seen = pages[name] = page.evaluate(SEEN)
+        for what in ("broken", "silent", "math"):
+            for item in seen[what]:
+                note(f"{what}: {item}")
+        if seen["width"] > width:
+            note(f"{seen['width']} pixels wide")
+        page.close()
+    for name, seen in pages.items():
+        for link in set(seen["links"]):
+            if not link.startswith(address):
+                continue
+            parts = urlsplit(link)
+            target, anchor = unquote(parts.path).lstrip("/") or "index.html", unquote(parts.fragment)
+            if not (folder / target).is_file():
+                problems.append(f"{name}: dead link to {target}")
+            elif anchor and target in pages and anchor not in pages[target]["ids"]:
+                problems.append(f"{name}: dead link to {target}#{anchor}")
+    assert not problems, "\n".join(problems)
