@@ -1,5 +1,6 @@
 """The built book, as a reader's browser shows it."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -72,6 +73,14 @@ def test_the_book_builds_without_a_warning(build):
     code, output, _ = build
     assert "WARNING" not in output, output
     assert code == 0, output
+
+
+def test_equations_of_the_paper_have_its_numbers(build):
+    pages = "".join(path.read_text() for path in build[2].rglob("*.html"))
+    found = re.findall(r'id="equation-paper-([\w-]+)">\s*<span class="eqno">\(([^<]*)\)<', pages)
+    assert len(found) == pages.count('id="equation-paper-') > 0
+    for label, number in found:
+        assert re.sub(r"\W", "-", number.lower()) == label
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (390, "dark")])
