@@ -10,6 +10,7 @@ import torch
 
 from reactivation_core import noise, store, training
 from reactivation_core.phases import active, untrained
+from reactivation_core.tasks import Task
 
 KINDS = ["position-noisy-unbiased", "position-gru-unbiased", "head-direction-unbiased"]
 
@@ -83,6 +84,23 @@ def test_a_network_does_not_depend_on_the_others(tiny_experiment, tmp_path):
     torch.testing.assert_close(torch.stack(training.test(ensemble)[:2], -1), ensemble.history[:, -1])
 
 
+def test_every_network_and_block_has_draws_of_its_own(tiny_experiment, tmp_path, monkeypatch):
+    batches, sample = [], Task.sample
+
+    def recorded(*args):
+        batch = sample(*args)
+        if batch.s.shape[1] > tiny_experiment.batch_size:  # not the test batch
+            batches.append(batch.s)
+        return batch
+
+    monkeypatch.setattr(Task, "sample", recorded)
+    # Too small a rate to move a weight leaves the initial ones.
+    experiment = tiny_experiment.vary(learning_rate=1e-30)
+    first, second = (training.train(experiment, i, tmp_path / str(i)) for i in range(2))
+    assert not torch.equal(first.network.W_rec, second.network.W_rec)
+    assert len(batches) == 4 and len(torch.stack(batches).unique(dim=0)) == 4
+
+
 @pytest.mark.parametrize("tiny_experiment", KINDS[-1:], indirect=True)
 def test_head_direction_networks_are_joined_with_the_cells_they_share(tiny_experiment, tmp_path):
     ensemble = training.join([training.train(tiny_experiment, i, tmp_path / str(i)) for i in range(2)])
@@ -101,6 +119,8 @@ def test_training_draws_the_experiments_noise(tiny_experiment, checkpoint, monke
         return drawing
 
     monkeypatch.setattr(noise, "LAWS", {name: spy(name, draw) for name, draw in noise.LAWS.items()})
+    # The test batch has noise as well.
+    monkeypatch.setattr(training, "test", lambda *args: torch.zeros(3, 1).unbind())
     training.train(tiny_experiment.vary(noise=law, n_batches=1), 0, checkpoint)
     other = next(name for name in drawn if name != law)
     assert not drawn[other]
