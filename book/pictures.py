@@ -10,7 +10,6 @@ from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
-from PIL import Image
 from reactivation_core import figures, phases, statistics, store
 
 STATIC = Path(__file__).parent / "_static"
@@ -81,9 +80,7 @@ def readme(awake: np.ndarray, asleep: np.ndarray) -> None:
         figures.density(pair[1], values, 1.25, 0.6, "per m²")
         figures.plane(pair[1], 1.25)
         pair[1].set_title("and their density")
-    path = STATIC / "figure_1.png"
-    figure.savefig(path, dpi=130)
-    Image.open(path).convert("P", palette=Image.Palette.ADAPTIVE, colors=128).save(path, optimize=True)
+    figure.savefig(STATIC / "figure_1.png", dpi=110)
 
 
 if __name__ == "__main__":

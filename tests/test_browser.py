@@ -86,7 +86,9 @@ def test_equations_of_the_paper_have_its_numbers(build):
 @pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (390, "dark")])
 def test_every_page_is_whole(site, browser, width, scheme):
     address, folder = site
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.html") if "_static" not in path.parts)
+    names = sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*.html") if "_static" not in path.parts
+    )
     assert "intro.html" in names
     problems, pages = [], {}
     for name in names:

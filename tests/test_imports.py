@@ -35,7 +35,9 @@ def test_a_module_imports_only_earlier_ones(path):
 
 
 def test_the_walk_sees_every_form_of_import():
-    source = "import reactivation_core.a\nfrom reactivation_core import b, c\ndef f():\n from reactivation_core.d import e"
+    source = (
+        "import reactivation_core.a\nfrom reactivation_core import b, c\ndef f():\n from reactivation_core.d import e"
+    )
     assert imported(source) == {"a", "b", "c", "d"}
 
 
