@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
 from reactivation_core import experiments, noise
 from reactivation_core.recurrence import RECURRENCES
 from reactivation_core.training import BLOCK, PRECISIONS, keep_freed_memory

@@ -10,6 +10,7 @@ from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
+
 from reactivation_core import figures, phases, statistics, store
 
 STATIC = Path(__file__).parent / "_static"

@@ -21,7 +21,8 @@ ARGUMENTS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disabl
 # What of a page only the browser knows. `math` holds equations that were not typeset, or with an error.
 SEEN = """async () => {
     await window.MathJax?.startup?.promise
-    await Promise.all([...document.images].map(image => { image.loading = "eager"; return image.decode().catch(() => 0) }))
+    for (const image of document.images) image.loading = "eager"
+    await Promise.all([...document.images].map(image => image.decode().catch(() => 0)))
     const all = selector => [...document.querySelectorAll(selector)]
     return {
         width: document.scrollingElement.scrollWidth,

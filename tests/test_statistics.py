@@ -5,6 +5,7 @@ import pytest
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from reactivation_core import statistics
 from reactivation_core.statistics import Density, UniformDensity, kl_divergence
 
