@@ -27,7 +27,7 @@ class Renderer(MystRenderer):
         return None if foreign else item
 
     def format_annotation(self, annotation: str | None) -> str:
-        """An annotation as in the source: names of other libraries short, the shape in `Float[Tensor, "S B"]` quoted."""
+        """An annotation as in the source, other libraries' names short, the shape of an array a string."""
         short = re.sub(r"(?<![\w.])(?!reactivation_core)([a-z_]+\.)+", "", super().format_annotation(annotation))
         return re.sub(r"((?:Float|Int|Bool)\[\w+), ([^]]*)]", r'\1, "\2"]', short)
 
