@@ -80,7 +80,9 @@ def test_noise_comes_from_the_generator_alone(tiny_ensemble):
 
 
 @pytest.mark.parametrize(
-    "law, scipys", [("gaussian", scipy.stats.norm(0, 1)), ("uniform", scipy.stats.uniform(0, 1))], ids=str
+    "law, scipys",
+    [("gaussian", scipy.stats.norm(0, 1)), ("uniform", scipy.stats.uniform(0, 1))],
+    ids=["gaussian", "uniform"],
 )
 @pytest.mark.parametrize("scale", [1.0, math.sqrt(2)])
 def test_a_step_adds_noise_of_the_experiments_law_and_scale(tiny_experiment, law, scipys, scale):
