@@ -41,13 +41,18 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
+def jupyter_book(source, *options):
+    """Build the book strictly: the exit status, and what was said."""
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", source, "-n", "-W", "--keep-going", *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
     """The book, built from nothing, and what Sphinx said."""
     folder = tmp_path_factory.mktemp("book")
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", ROOT / "book", "--path-output", folder]
-    done = subprocess.run([*command, "-n", "-W", "--keep-going"], capture_output=True, text=True)
-    return done.returncode, done.stdout + done.stderr, folder / "_build" / "html"
+    return *jupyter_book(ROOT / "book", "--path-output", folder), folder / "_build" / "html"
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +79,14 @@ def test_the_book_builds_without_a_warning(build):
     code, output, _ = build
     assert "WARNING" not in output, output
     assert code == 0, output
+
+
+def test_without_data_there_is_no_book_but_one_message(tmp_path):
+    shutil.copytree(ROOT / "book", tmp_path / "book", ignore=shutil.ignore_patterns("_build"))
+    code, output = jupyter_book(tmp_path / "book")
+    assert code == 1
+    assert output.count(f"expected the folder {tmp_path / 'data'}") == 1
+    assert "Traceback" not in output
 
 
 def test_equations_of_the_paper_have_its_numbers(build):

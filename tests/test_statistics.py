@@ -74,7 +74,7 @@ def test_density_refuses(points, message):
         Density(points)
 
 
-class Normal:
+class Normal(UniformDensity):
     """A normal density with a diagonal covariance, for closed forms."""
 
     def __init__(self, mean, sd):

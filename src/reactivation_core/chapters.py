@@ -33,7 +33,7 @@ class Chapter:
         ValueError: if a parameter is not a finite number >= 0, or one named `n_…` or `seed` not a whole one.
     """
 
-    def __init__(self, name: str, **parameters: int | float):
+    def __init__(self, name: str, **parameters: object):
         for key, value in parameters.items():
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not (number and math.isfinite(value) and value >= 0):

@@ -6,7 +6,7 @@ Every function draws one panel on the Axes it is given, labels it, and returns n
 
 import matplotlib.pyplot as plt
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 from numpy import ndarray
@@ -78,7 +78,7 @@ def schematic(ax: Axes) -> None:
 
 
 def training_curve(
-    ax: Axes, batches: Float[ndarray, " tests"], values: Float[ndarray, "S tests"], style: str = "-", label: str = ""
+    ax: Axes, batches: Real[ndarray, " tests"], values: Float[ndarray, "S tests"], style: str = "-", label: str = ""
 ) -> None:
     """A test metric along training: mean and ± 1 s.d. over networks."""
     mean, sd = values.mean(0), values.std(0, ddof=1)

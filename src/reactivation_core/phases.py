@@ -21,6 +21,7 @@ from reactivation_core import noise
 from reactivation_core.experiments import Experiment
 from reactivation_core.networks import Network
 from reactivation_core.tasks import Task
+from reactivation_core.theory import IdealNetwork
 
 RECORDS = ("states", "outputs", "decoded")
 
@@ -38,7 +39,7 @@ class Ensemble:
 
     experiment: Experiment
     task: Task
-    network: Network
+    network: Network | IdealNetwork
     history: Float[Tensor, "S tests 2"] | None = None
     squared_error: Float[Tensor, "S tests"] | None = None
     sha256: str | None = None

@@ -51,7 +51,7 @@ class Density:
         ValueError: for another shape, values that are not finite, or points on one line.
     """
 
-    def __init__(self, points: Float[ndarray, "n 2"]):
+    def __init__(self, points: ndarray):
         points = np.asarray(points, dtype=float)
         if points.ndim != 2 or points.shape[1] != 2 or len(points) < 3:
             raise ValueError(f"expected at least 3 points of shape (n, 2), got {points.shape}")

@@ -293,7 +293,7 @@ class IdealNetwork:
         """Output $o = D r$."""
         return r @ self.D.mT
 
-    def step(self, r: Tensor, ds: Float[Tensor, "*shape d"], noise: Float[Tensor, "*shape N_r"]) -> Tensor:
+    def step(self, r: Tensor, ds: Float[Tensor, "*shape d"], noise: Float[Tensor, "*shape N_r"] | float) -> Tensor:
         r"""Activity after one step, with `noise` the term $\sigma\,\eta$."""
         posterior = self.density.posterior(r)
         r = posterior @ self.density.points + noise
