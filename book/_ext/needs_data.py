@@ -1,0 +1,19 @@
+"""Stop at once where the book's data are absent: pages show what lies there."""
+
+import sys
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+
+def check(app: Sphinx) -> None:
+    """Exit with one message; an exception would come with a traceback."""
+    folder = Path(app.srcdir).parent / "data"
+    if not folder.is_dir():
+        sys.exit(f"expected the folder {folder} beside the book, got none: clone the repository whole")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Connect to Sphinx, before it reads a page."""
+    app.connect("builder-inited", check)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
