@@ -18,6 +18,8 @@ from reactivation_core.recurrence import RECURRENCES
 from reactivation_core.training import BLOCK, PRECISIONS, keep_freed_memory
 
 REPEATS = 7
+# The numbers of the first stand at the top of the file, those of the others under their names.
+NAMES = "position-noisy-unbiased", "position-gru-unbiased", "head-direction-unbiased"
 OUT = Path(__file__).resolve().parents[1] / "build" / "benchmarks.json"
 
 
@@ -25,12 +27,12 @@ def main() -> None:
     keep_freed_memory()
     print(f"{torch.get_num_threads()} threads")
     found = {"threads": torch.get_num_threads(), "torch": torch.__version__}
-    for name in ("position-noisy-unbiased",):
-        found |= {f"{key}": value for key, value in measure(name).items()}
+    for name in NAMES:
+        measured = measure(name)
+        print(f"{name}\n" + "\n".join(f"  {key:<34} {value:.3g}" for key, value in measured.items()))
+        found |= measured if name == NAMES[0] else {name: measured}
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps(found, indent=1) + "\n")
-    for key, value in found.items():
-        print(f"{key:<36} {value if isinstance(value, str | int) else format(value, '.3g')}")
     print(f"written to {OUT}")
 
 
@@ -65,7 +67,8 @@ def measure(name: str) -> dict[str, float]:
         return block
 
     n, rows = experiment.n_units, experiment.batch_size * experiment.n_steps
-    flop = 6 * rows * n * (n + experiment.task.n_cells)
+    gates = sum(shape == ("N_r", "N_r") for shape in network.weights.values())
+    flop = 6 * rows * n * (gates * n + experiment.task.n_cells)
     products = {}
     for precision, dtype in PRECISIONS.items():
         a, b = torch.randn(2, 2048, 2048).to(dtype)

@@ -74,7 +74,11 @@ class HeadDirectionCells(nn.Module):
     def tuning(self, s: Float[Tensor, "S *points 1"]) -> Float[Tensor, "S *points N_o"]:
         """Activity $f(s)$ at bearings `s` in radians."""
         kappa = 1 / self.width**2
-        f = (((s - self.angles).cos() - 1) * kappa).exp()
+        # A cosine and an exponential of every cell cost more than training's products: the cosine of a difference
+        # needs only those of its terms, and powers of 2 are four times faster than powers of e.
+        scaled = kappa / math.log(2)
+        f = s.cos() * (scaled * self.angles.cos()) - scaled
+        f = f.addcmul_(s.sin(), scaled * self.angles.sin()).exp2_()
         if self.peak:
             return f
         # i0e is exp(-kappa) I0(kappa), which stays finite for narrow tuning.

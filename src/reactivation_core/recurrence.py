@@ -75,19 +75,19 @@ class Recurrence:
             start = max(end - _BLOCK, 0)
             states = self.x[:, start + 1 : end + 1].flatten(1, 2)[..., :N]
             s = batch.s[:, :, start + 1 : end + 1].transpose(1, 2)
-            error = torch.bmm(states, D.mT).to(r.dtype).sub_(self.task.cells.tuning(s).flatten(1, 2))
-            loss += error.square().sum((1, 2)).mul_(scale)
-            error = error.mul_(2 * scale).to(dtype)
+            error = self.task.cells.tuning(s).flatten(1, 2).sub_(torch.bmm(states, D.mT))
+            loss += torch.linalg.vector_norm(error, dim=(1, 2)).square_()
+            error = error.to(dtype)
             grad_D += torch.bmm(error.mT, states)
-            grad_states = torch.bmm(error, D).unflatten(1, (end - start, B))
+            grad_states = torch.bmm(error, -2 * scale * D).unflatten(1, (end - start, B))
             for t in reversed(range(start, end)):
                 delta += grad_states[:, t - start]
                 self.backward_step(t, delta)
             self.accumulate(start, end)
-        self.network.D.grad = grad_D
+        self.network.D.grad = grad_D.mul_(-2 * scale)
         self.network.encoder.grad = torch.bmm(delta.to(dtype).mT, f0).to(grad_D.dtype)
         self.finish()
-        return loss
+        return loss.mul_(scale)
 
     def join(self, *names: str) -> Tensor:
         """Weights side by side, in the products' type."""
