@@ -2,6 +2,7 @@
 draws them anew."""
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -65,4 +66,34 @@ def test_density():
     values = np.exp(-((figures.grid(1.25) - (0.5, 0)) ** 2).sum(-1) * 4)
     figures.density(axes[0, 0], values, 1.25, 1.0, "per m²")
     figures.plane(axes[0, 0], 1.25)
+    return figure
+
+
+@picture
+def test_divergences():
+    figure, axes = figures.panels(1, 3)
+    values = np.array([[0.05, 0.4, 3.2], [7.5, 11.0, 0.2]])
+    figures.divergences(axes[0, 0], values, ["U", "B"], ["Uσ", "Bσ", "Rσ"])
+    return figure
+
+
+@picture
+def test_boxes():
+    figure, axes = figures.panels(1, 3)
+    groups = {str(i): np.random.default_rng(i).gamma(1 + i, size=200) for i in range(3)}
+    figures.boxes(axes[0, 0], groups, list(figures.COLOURS.values()) + ["0.5"], "variance (m²)")
+    return figure
+
+
+@picture
+def test_bearings():
+    figure, ax = plt.subplots(subplot_kw={"projection": "polar"})
+    figures.bearings(ax, np.random.default_rng(0).vonmises(1.0, 1.0, 5000), "active")
+    return figure
+
+
+@picture
+def test_velocities():
+    figure, axes = figures.panels(1, 3)
+    figures.velocities(axes[0, 0], np.random.default_rng(0).normal(0.1, 0.2, 5000), "quiescent")
     return figure

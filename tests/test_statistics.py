@@ -141,3 +141,42 @@ def test_step_lengths():
 def test_coverage_counts_tiles():
     assert statistics.coverage(np.array([[0.5, 0.5], [0.6, 0.6], [-0.5, -0.5]]), 2.0, 2) == 0.5
     assert statistics.coverage(np.array([[5.0, 5.0]]), 2.0, 2) == 0
+
+
+def test_total_variance_is_per_trajectory_and_summed_over_coordinates(rng):
+    positions = rng.standard_normal((3, 4, 100000, 2)) * (1.0, 2.0) + rng.standard_normal((3, 4, 1, 2))
+    np.testing.assert_allclose(statistics.total_variance(positions), 5.0, rtol=0.03)
+
+
+class Annulus(UniformDensity):
+    """Even between two radii, with a cone inside."""
+
+    def __call__(self, x):
+        r = np.linalg.norm(x, axis=-1)
+        return np.where(r < 0.4, r / 0.4, np.where(r < 0.8, 1.0, 0.0))
+
+
+def test_ring_depth_of_known_densities():
+    assert statistics.ring_depth(Annulus(1.6), 1.0) == pytest.approx(2 / 3 * 0.1 / 0.4, rel=0.06)
+    assert statistics.ring_depth(statistics.UniformDensity(2.2), 1.1) == pytest.approx(1.0)
+
+
+def test_ring_hole_of_a_circle_a_disc_and_a_normal_cloud(rng):
+    angle, centre = rng.uniform(-np.pi, np.pi, 200000), np.array([2.0, -1.0])
+    circle = np.stack((np.cos(angle), np.sin(angle)), 1)
+    disc = np.sqrt(rng.random(200000))[:, None] * circle
+    assert statistics.ring_hole(centre + circle, centre) == pytest.approx(1.0)
+    assert statistics.ring_hole(centre + disc, centre) == pytest.approx(np.sqrt(0.05 / 0.5), rel=0.02)
+    # The squared radius of a normal cloud is exponential.
+    normal = rng.standard_normal((200000, 2))
+    expected = np.sqrt(np.log(0.95) / np.log(0.5))
+    assert statistics.ring_hole(centre + normal, centre) == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_ring_order_takes_any_origin_and_sense(rng, sign):
+    bearings, centre = rng.uniform(-np.pi, np.pi, 5000), np.array([0.3, 0.7])
+    angle = sign * bearings + 1.2 + 0.3 * rng.standard_normal(5000)
+    points = centre + 5 * np.stack((np.cos(angle), np.sin(angle)), 1)
+    assert statistics.ring_order(points, bearings, centre) == pytest.approx(np.exp(-(0.3**2) / 2), abs=0.01)
+    assert statistics.ring_order(points, rng.permutation(bearings), centre) < 0.05

@@ -18,6 +18,9 @@ from reactivation_core.trajectories import Settings
 CLAIMS = ENSEMBLES.parent / "claims.toml"
 RESULTS = ENSEMBLES.parent / "results"
 
+# A metric measured with the released code's uniform noise has this after its name.
+UNIFORM = "_uniform"
+
 Verdict = Literal["reproduced", "partly", "not reproduced", "not measured"]
 
 

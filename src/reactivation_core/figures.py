@@ -132,3 +132,49 @@ def plane(ax: Axes, limit: float, labels: tuple[str, str] = ("x (m)", "y (m)")) 
     """Equal axes within ± `limit`; the paper draws positions within ± 1.25 m."""
     ax.set(xlabel=labels[0], ylabel=labels[1], xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
     ax.locator_params(nbins=3)
+
+
+def divergences(ax: Axes, values: Float[ndarray, "rows columns"], rows: list[str], columns: list[str]) -> None:
+    """A matrix of divergences in nats, written into its fields, with a colour bar to 10 nats."""
+    image = ax.imshow(values, cmap="viridis_r", vmin=0, vmax=10)
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.spines[:].set_visible(False)
+    for (i, j), value in np.ndenumerate(values):
+        ax.text(j, i, f"{value:.2f}", ha="center", va="center", color="w" if value > 5 else "k", fontsize=9)
+    ax.figure.colorbar(image, ax=ax, label="nats", shrink=0.75)
+
+
+def boxes(ax: Axes, groups: dict[str, Float[ndarray, " n"]], colours: list[str], label: str) -> None:
+    """Box plots: median, quartiles, and whiskers to the last point within 1.5 times their distance; mean as a dot."""
+    drawn = ax.boxplot(
+        list(groups.values()),
+        tick_labels=list(groups),
+        patch_artist=True,
+        showmeans=True,
+        widths=0.6,
+        medianprops={"color": "k"},
+        meanprops={"marker": "o", "markerfacecolor": "w", "markeredgecolor": "k", "markersize": 4},
+        flierprops={"marker": ".", "markersize": 2, "markeredgecolor": "0.6"},
+    )
+    for patch, colour in zip(drawn["boxes"], colours, strict=True):
+        patch.set(facecolor=colour, alpha=0.6)
+    ax.set(ylabel=label, ylim=(0, None))
+
+
+def bearings(ax: Axes, angles: Float[ndarray, " n"], phase: str, n_bins: int = 36) -> None:
+    """Histogram of bearings on polar Axes; the area of a bar is its share, and the circle the uniform density."""
+    counts, edges = np.histogram(angles, np.linspace(-np.pi, np.pi, n_bins + 1))
+    share = counts / counts.mean()
+    ax.bar(edges[:-1], np.sqrt(share), 2 * np.pi / n_bins, align="edge", color=COLOURS[phase], alpha=0.7)
+    ax.plot(np.linspace(0, 2 * np.pi, 100), np.ones(100), color="k", lw=0.8)
+    ax.set_yticks([])
+    ax.set_xticks(np.pi / 2 * np.arange(4), ["0", "π/2", "π", "−π/2"])
+
+
+def velocities(ax: Axes, turns: Float[ndarray, " n"], phase: str, limit: float = np.pi / 4) -> None:
+    """Histogram of the angular velocity per step, with a line at 0 and a dashed one at the mean."""
+    ax.hist(turns, np.linspace(-limit, limit, 81), density=True, color=COLOURS[phase], alpha=0.7)
+    ax.axvline(0, color="k", lw=0.8)
+    ax.axvline(turns.mean(), color="k", lw=1, ls="--")
+    ax.set(xlabel="angular velocity (rad/step)", yticks=[], xlim=(-limit, limit))

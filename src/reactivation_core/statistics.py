@@ -155,3 +155,40 @@ def coverage(positions: Float[ndarray, "n 2"], box: float, n_bins: int = 11) -> 
     edges = np.linspace(-box / 2, box / 2, n_bins + 1)
     counts, _, _ = np.histogram2d(*positions.T, bins=(edges, edges))
     return float((counts > 0).mean())
+
+
+def total_variance(positions: Float[ndarray, "*shape T d"]) -> Float[ndarray, "*shape"]:
+    """Variance of each decoded trajectory over its steps, summed over coordinates, in m²."""
+    return positions.var(axis=-2).sum(-1)
+
+
+def ring_depth(density: Density | UniformDensity, radius: float, core: float = 0.1) -> float:
+    """Mean density within `core` of 0 over the largest mean density along a circle about 0, of at most `radius`.
+
+    1 for a density without a hole at its centre, 0 for a ring.
+    """
+    r = np.linspace(0, radius, 201)
+    angle = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+    circles = r[:, None, None] * np.stack((np.cos(angle), np.sin(angle)), -1)
+    profile = density(circles).mean(1)
+    inside = r <= core
+    return float(np.average(profile[inside], weights=r[inside]) / profile.max())
+
+
+def ring_hole(points: Float[ndarray, "n 2"], centre: Float[ndarray, " 2"]) -> float:
+    """The radius about `centre` that 5 % of the points fall short of, over their median radius.
+
+    1 for a circle, 0.32 for an evenly filled disc, 0.27 for a normal cloud.
+    """
+    low, median = np.quantile(np.linalg.norm(points - centre, axis=-1), (0.05, 0.5))
+    return float(low / median)
+
+
+def ring_order(points: Float[ndarray, "n 2"], bearings: Float[ndarray, " n"], centre: Float[ndarray, " 2"]) -> float:
+    r"""Correlation of the angle about `centre` with a bearing, whichever way round and from whatever origin:
+
+    $$ \max_{\pm} \left\lvert \frac{1}{n} \sum_j e^{i(\vartheta_j \mp \theta_j)} \right\rvert, $$
+
+    1 where one determines the other, about $1/\sqrt{n}$ for independent uniform angles."""
+    angle = np.arctan2(*(points - centre).T[::-1])
+    return float(max(abs(np.exp(1j * (angle - sign * bearings)).mean()) for sign in (1, -1)))
