@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reactivation_core import statistics
-from reactivation_core.statistics import Density, UniformDensity, kl_divergence
+from reactivation_core.statistics import CircularDensity, Density, UniformDensity, kl_divergence
 
 
 @pytest.fixture
@@ -29,6 +30,15 @@ def test_density_equals_scipy(rng, n):
     assert ours(x) == pytest.approx(reference(x.T), rel=1e-3)
     everywhere = rng.uniform(-5, 5, (1000, 2))
     assert ours(everywhere) == pytest.approx(reference(everywhere.T), abs=1e-4 * reference(x.T).max())
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_density_takes_a_factor_of_the_bandwidth_as_scipy_does(rng, factor):
+    points = skewed(rng, 2000)
+    ours = Density(points, factor)
+    reference = scipy.stats.gaussian_kde(points.T, lambda kde: factor * kde.scotts_factor())
+    x = ours.sample(1000, rng)
+    assert ours(x) == pytest.approx(reference(x.T), rel=1e-3)
 
 
 def test_density_far_from_all_points_is_zero(rng):
@@ -107,6 +117,59 @@ def test_kl_to_the_uniform(rng):
     # Three quarters of the wide square have no density in the narrow one: their ratio is clipped at 1e7.
     expected = 0.75 * np.log(1e7) + 0.25 * np.log(1 / 4)
     assert kl_divergence(wide, narrow, rng, 40_000) == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize("n", [3, 500, 20_000])
+def test_circular_density_is_scipys_wrapped(rng, n):
+    angles = np.concatenate((rng.vonmises(3, 8, n - n // 3), rng.uniform(-np.pi, np.pi, n // 3)))
+    density = CircularDensity(angles)
+    assert density.bandwidth == pytest.approx(np.pi / np.sqrt(3) * n ** (-1 / 5))
+    turns = np.arange(-3, 4) * 2 * np.pi
+    images = (angles + turns[:, None]).ravel()
+    line = scipy.stats.gaussian_kde(images, density.bandwidth / images.std(ddof=1))
+    x = rng.uniform(-np.pi, np.pi, 200)
+    assert density(x) == pytest.approx(len(turns) * line(x), abs=1e-8)
+    assert density(x + 2 * np.pi) == pytest.approx(density(x), abs=1e-12)
+
+
+def test_circular_density_of_even_angles_is_uniform():
+    density = CircularDensity(np.linspace(-np.pi, np.pi, 1000, endpoint=False))
+    assert density(np.linspace(-np.pi, np.pi, 7)) == pytest.approx(1 / (2 * np.pi))
+
+
+def test_circular_density_samples_follow_the_density(rng):
+    density = CircularDensity(rng.vonmises(3, 2, 300))
+    moment = np.exp(-1j * density.sample(40_000, rng)).mean()
+    assert abs(moment - density.coefficients[0]) < 4 / np.sqrt(40_000)
+
+
+def test_kl_of_von_mises_laws_has_its_closed_form(rng):
+    # KL(VM(0, a) || VM(1, a)) = a A(a) (1 - cos 1), with A = I1 / I0 the mean resultant length.
+    p, q = (CircularDensity(rng.vonmises(mean, 1, 200_000)) for mean in (0, 1))
+    closed = scipy.special.i1(1) / scipy.special.i0(1) * (1 - np.cos(1))
+    # The laws differ mostly in their first moment, and the divergence in its square, which the kernel lowers.
+    smoothed = np.exp(-(p.bandwidth**2)) * closed
+    assert kl_divergence(p, q, rng, 40_000) == pytest.approx(smoothed, abs=0.013)
+
+
+@pytest.mark.parametrize(
+    ("angles", "message"), [(np.zeros((4, 2)), "shape"), (np.zeros(0), "shape"), (np.full(3, np.nan), "finite")]
+)
+def test_circular_density_refuses(angles, message):
+    with pytest.raises(ValueError, match=message):
+        CircularDensity(angles)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.9])
+def test_effective_sample_size_of_an_autoregression(rng, correlation):
+    B, T = 4000, 50
+    x = np.empty((B, T))
+    x[:, 0] = rng.standard_normal(B)
+    for t in range(1, T):
+        x[:, t] = correlation * x[:, t - 1] + np.sqrt(1 - correlation**2) * rng.standard_normal(B)
+    lag = np.arange(1, T)
+    inflation = 1 + 2 * ((1 - lag / T) * correlation**lag).sum()
+    assert statistics.effective_sample_size(x) == pytest.approx(B * T / inflation, rel=0.1)
 
 
 def test_interval_equals_scipy():

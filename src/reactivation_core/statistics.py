@@ -46,12 +46,13 @@ class Density:
 
     Args:
         points: `(n, 2)`, not all on one line.
+        factor: of Scott's bandwidth, to see what depends on it.
 
     Raises:
         ValueError: for another shape, values that are not finite, or points on one line.
     """
 
-    def __init__(self, points: ndarray):
+    def __init__(self, points: ndarray, factor: float = 1.0):
         points = np.asarray(points, dtype=float)
         if points.ndim != 2 or points.shape[1] != 2 or len(points) < 3:
             raise ValueError(f"expected at least 3 points of shape (n, 2), got {points.shape}")
@@ -62,7 +63,7 @@ class Density:
         if np.linalg.cond(covariance) > 1e12:
             raise ValueError("expected points that span the plane, got points on one line")
         self.mean, self.root = points.mean(0), np.linalg.cholesky(covariance)
-        self.bandwidth = len(points) ** (-1 / 6)
+        self.bandwidth = factor * len(points) ** (-1 / 6)
         self.spacing = self.bandwidth / 20
         white = self._whiten(points)
         self.origin = white.min(0) - 8 * self.bandwidth
@@ -117,9 +118,51 @@ class UniformDensity:
         return generator.uniform(-self.side / 2, self.side / 2, (n, 2))
 
 
-def kl_divergence(
-    p: Density | UniformDensity, q: Density | UniformDensity, generator: np.random.Generator, n: int = 2500
-) -> float:
+class CircularDensity:
+    r"""Kernel density estimate of angles, with a normal kernel wrapped around the circle:
+
+    $$ \hat p(\theta) = \frac{1}{2\pi} \Bigl(1 + 2 \sum_{k \ge 1} e^{-k^2 h^2 / 2}\, \mathrm{Re}\, m_k
+    e^{ik\theta}\Bigr), \qquad m_k = \frac{1}{n} \sum_j e^{-ik\theta_j}, \qquad
+    h = \frac{\pi}{\sqrt 3}\, n^{-1/5}. $$
+
+    $h$ is Scott's bandwidth on a line for the standard deviation of the uniform density on the circle. It depends on
+    the number of angles only: their own spread has no origin-free counterpart that would do for several peaks.
+
+    Args:
+        angles: in radians, from any interval.
+
+    Raises:
+        ValueError: for another shape, no angles, or values that are not finite.
+    """
+
+    def __init__(self, angles: ndarray):
+        angles = np.asarray(angles, dtype=float)
+        if angles.ndim != 1 or len(angles) == 0:
+            raise ValueError(f"expected angles of shape (n,), got {angles.shape}")
+        if not np.isfinite(angles).all():
+            raise ValueError("expected finite angles, got others")
+        self.angles = angles
+        self.bandwidth = np.pi / np.sqrt(3) * len(angles) ** (-1 / 5)
+        # Terms beyond k = 7 / h are below 1e-10.
+        self.k = np.arange(1, np.ceil(7 / self.bandwidth) + 1)
+        moments = np.array([np.exp(-1j * k * angles).mean() for k in self.k])
+        self.coefficients = np.exp(-((self.k * self.bandwidth) ** 2) / 2) * moments
+
+    def __call__(self, x: Float[ndarray, "*shape"]) -> Float[ndarray, "*shape"]:
+        """Density at `x`, per radian."""
+        series = (np.exp(1j * np.asarray(x)[..., None] * self.k) @ self.coefficients).real
+        return np.maximum(1 + 2 * series, 0) / (2 * np.pi)
+
+    def sample(self, n: int, generator: np.random.Generator) -> Float[ndarray, " n"]:
+        """Independent draws, not wrapped: angles chosen at random, displaced by the kernel."""
+        chosen = self.angles[generator.integers(len(self.angles), size=n)]
+        return chosen + self.bandwidth * generator.standard_normal(n)
+
+
+AnyDensity = Density | UniformDensity | CircularDensity
+
+
+def kl_divergence(p: AnyDensity, q: AnyDensity, generator: np.random.Generator, n: int = 2500) -> float:
     r"""Kullback–Leibler divergence by Monte Carlo, in nats:
 
     $$ KL(p \,\Vert\, q) \approx \frac{1}{n} \sum_j \log \frac{p(x_j)}{q(x_j)}, \qquad x_j \sim p, $$
@@ -128,6 +171,12 @@ def kl_divergence(
     x = p.sample(n, generator)
     with np.errstate(divide="ignore"):
         return float(np.clip(np.log(p(x)) - np.log(q(x)), -np.log(CLIP), np.log(CLIP)).mean())
+
+
+def effective_sample_size(values: Float[ndarray, "B T"]) -> float:
+    r"""Number of independent draws whose mean would be as precise as that of $B$ independent trajectories of $T$
+    correlated steps: $B \operatorname{Var}(x) / \operatorname{Var}(\bar x)$, $\bar x$ the mean of one trajectory."""
+    return float(len(values) * values.var() / values.mean(1).var(ddof=1))
 
 
 def principal_components(states: Float[ndarray, "n N_r"], n_components: int | None = None) -> PCA:
