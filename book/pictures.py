@@ -22,7 +22,9 @@ def main() -> None:
     network = store.load("position-noisy-unbiased")[0]
     generator = torch.Generator().manual_seed(3)
     awake = phases.active(network, 200, AWAKE, generator, record=("states", "decoded"))
-    asleep = phases.quiescent(network, ASLEEP, math.sqrt(2), awake.states[:, :, -1], generator)
+    asleep = phases.quiescent(
+        network, ASLEEP, math.sqrt(2), awake.states[:, :, -1], generator
+    )
     positions = torch.cat((awake.decoded, asleep.decoded), 2)[0].numpy()
     animation(positions[:N], awake.s[0, :N].numpy())
     readme(awake.decoded[0].numpy(), asleep.decoded[0].numpy())
@@ -42,20 +44,30 @@ def animation(positions: np.ndarray, true: np.ndarray) -> None:
     def draw(t: int, tail: int = TAIL):
         phase = "active" if t < AWAKE else "quiescent"
         begin = max(t - tail, 0 if phase == "active" else AWAKE)
-        segments = np.stack((positions[:, begin:t], positions[:, begin + 1 : t + 1]), 2).reshape(-1, 2, 2)
-        alpha = np.tile(np.linspace(0.05, 1, t - begin), len(positions)) if t > begin else []
+        segments = np.stack(
+            (positions[:, begin:t], positions[:, begin + 1 : t + 1]), 2
+        ).reshape(-1, 2, 2)
+        alpha = (
+            np.tile(np.linspace(0.05, 1, t - begin), len(positions))
+            if t > begin
+            else []
+        )
         tails.set_segments(segments)
         tails.set_color([(*to_rgba(figures.COLOURS[phase])[:3], a) for a in alpha])
         heads.set_data(*positions[:, t].T)
         heads.set_color(figures.COLOURS[phase])
         rings.set_data(*(true[:, t].T if phase == "active" else ([], [])))
         title.set_text(
-            "awake: told every movement" if phase == "active" else r"asleep: input off, noise $\times\sqrt{2}$"
+            "awake: told every movement"
+            if phase == "active"
+            else r"asleep: input off, noise $\times\sqrt{2}$"
         )
         title.set_color(figures.COLOURS[phase])
 
     path = STATIC / "reactivation.webp"
-    FuncAnimation(figure, draw, range(0, AWAKE + ASLEEP, STRIDE)).save(path, _WebP(fps=15))
+    FuncAnimation(figure, draw, range(0, AWAKE + ASLEEP, STRIDE)).save(
+        path, _WebP(fps=15)
+    )
     draw(AWAKE + 60, 60)
     figure.savefig(STATIC / "reactivation-still.png")
     plt.close(figure)
@@ -64,7 +76,12 @@ def animation(positions: np.ndarray, true: np.ndarray) -> None:
 class _WebP(PillowWriter):
     def finish(self):
         frames = [frame.convert("RGB") for frame in self._frames]
-        options = {"duration": int(1000 / self.fps), "loop": 0, "quality": 60, "method": 4}
+        options = {
+            "duration": int(1000 / self.fps),
+            "loop": 0,
+            "quality": 60,
+            "method": 4,
+        }
         frames[0].save(self.outfile, save_all=True, append_images=frames[1:], **options)
 
 

@@ -10,7 +10,9 @@ def check(app: Sphinx) -> None:
     """Exit with one message; an exception would come with a traceback."""
     folder = Path(app.srcdir).parent / "data"
     if not folder.is_dir():
-        sys.exit(f"expected the folder {folder} beside the book, got none: clone the repository whole")
+        sys.exit(
+            f"expected the folder {folder} beside the book, got none: clone the repository whole"
+        )
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -3,10 +3,16 @@
 from sphinx.application import Sphinx
 
 
-def drop(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: object) -> None:
+def drop(
+    app: Sphinx, pagename: str, templatename: str, context: dict, doctree: object
+) -> None:
     """Take its scripts from a page; the list is Sphinx's own, so it is changed in place."""
     scripts = context["script_files"]
-    scripts[:] = [script for script in scripts if "thebe" not in f"{script.filename} {script.attributes}".lower()]
+    scripts[:] = [
+        script
+        for script in scripts
+        if "thebe" not in f"{script.filename} {script.attributes}".lower()
+    ]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -19,7 +19,10 @@ def number(app: Sphinx, env: BuildEnvironment) -> list[str]:
         if label.startswith(PREFIX)
     }
     counts: dict[tuple[int, ...], int] = {}
-    for document in sorted(env.toc_fignumbers, key=lambda name: env.toc_secnumbers.get(name, {}).get("", ())):
+    for document in sorted(
+        env.toc_fignumbers,
+        key=lambda name: env.toc_secnumbers.get(name, {}).get("", ()),
+    ):
         equations = env.toc_fignumbers[document].get("displaymath", {})
         for name, old in equations.items():
             if name in paper:
