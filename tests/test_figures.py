@@ -2,7 +2,6 @@
 draws them anew."""
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -87,8 +86,8 @@ def test_boxes():
 
 @picture
 def test_bearings():
-    figure, ax = plt.subplots(subplot_kw={"projection": "polar"})
-    figures.bearings(ax, np.random.default_rng(0).vonmises(1.0, 1.0, 5000), "active")
+    figure, axes = figures.panels(1, 3, polar=True)
+    figures.bearings(axes[0, 0], np.random.default_rng(0).vonmises(1.0, 1.0, 5000), "active")
     return figure
 
 

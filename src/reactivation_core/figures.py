@@ -29,10 +29,11 @@ STYLE = {
 }
 
 
-def panels(columns: int, height: float, rows: int = 1) -> tuple[plt.Figure, ndarray]:
+def panels(columns: int, height: float, rows: int = 1, polar: bool = False) -> tuple[plt.Figure, ndarray]:
     """A figure 6 inches wide in the book's style, and its Axes `(rows, columns)`."""
     plt.rcParams.update(STYLE)
-    return plt.subplots(rows, columns, figsize=(6, height), squeeze=False)
+    projection = {"projection": "polar"} if polar else {}
+    return plt.subplots(rows, columns, figsize=(6, height), squeeze=False, subplot_kw=projection)
 
 
 def letter(ax: Axes, name: str, text: str = "") -> None:
