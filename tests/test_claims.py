@@ -145,3 +145,24 @@ def test_bad_parameters_are_refused(parameters):
     (name,) = parameters
     with pytest.raises(ValueError, match=f"for the parameter {name}, got"):
         Chapter("results/one", **parameters)
+
+
+def test_the_scorecard_has_every_claim_with_its_verdict_for_both_laws(data, monkeypatch):
+    (data / "claims.toml").write_text(CLAIM + CLAIM.replace('"a"', '"b"').replace("results/one", "results/two"))
+    monkeypatch.setenv(chapters.RECORD, "1")
+    run = chapter()
+    run.measure("size_uniform", np.array([1.9, 2.0, 2.1]))
+    run.finish()
+    first, second = claims.scorecard()
+    assert (first["id"], first["value"], first["verdict"]) == ("a", 0.5, "reproduced")
+    low, high = first["interval"]
+    assert low < 0.5 < high
+    assert (first["uniform"]["value"], first["uniform"]["verdict"]) == (2.0, "not reproduced")
+    assert (second["id"], second["value"], second["interval"], second["uniform"]) == ("b", None, None, None)
+    assert claims.summary([first, second]) == "2 claims: 1 reproduced, 1 not measured"
+
+
+def test_the_scorecard_agrees_with_the_verdicts_chapters_print(reference, capsys):
+    chapter().finish()
+    printed = capsys.readouterr().out.splitlines()[0]
+    assert [f"{entry['id']}: {entry['verdict']}" for entry in claims.scorecard()] == [printed]

@@ -7,8 +7,9 @@ if only the mean does, *not reproduced* otherwise.
 
 import json
 import tomllib
+from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import ValidationError
 
@@ -107,3 +108,36 @@ def verdict(claim: Claim, measurement: Measurement | None) -> Verdict:
         return "not reproduced"
     whole = claim.passes(measurement.low) and claim.passes(measurement.high)
     return "reproduced" if whole else "partly"
+
+
+def scorecard() -> list[dict[str, object]]:
+    """Every claim with its value, 95 % interval and verdict for the paper's noise, and in `uniform` for that of the
+    released code, None where that was not measured."""
+    found = {}
+    entries = []
+    for claim in load():
+        if claim.chapter not in found:
+            found[claim.chapter] = results(claim.chapter)
+        chapter = found[claim.chapter]
+        measured = chapter.measurements if chapter else {}
+        uniform = measured.get(claim.metric + UNIFORM)
+        entries.append(
+            claim.model_dump(exclude={"metric", "reason"})
+            | _standing(claim, measured.get(claim.metric))
+            | {"uniform": _standing(claim, uniform) if uniform else None}
+        )
+    return entries
+
+
+def _standing(claim: Claim, measurement: Measurement | None) -> dict[str, object]:
+    value, interval, unit = None, None, ""
+    if measurement:
+        value, interval, unit = measurement.mean, [measurement.low, measurement.high], measurement.unit
+    return {"value": value, "interval": interval, "unit": unit, "verdict": verdict(claim, measurement)}
+
+
+def summary(entries: list[dict[str, object]]) -> str:
+    """How many claims have which verdict, in one line."""
+    counts = Counter(entry["verdict"] for entry in entries)
+    parts = [f"{counts[name]} {name}" for name in get_args(Verdict) if counts[name]]
+    return f"{len(entries)} claims: {', '.join(parts)}"
