@@ -4,9 +4,10 @@ import sys
 from pathlib import Path
 
 from sphinx.application import Sphinx
+from sphinx.config import Config
 
 
-def check(app: Sphinx) -> None:
+def check(app: Sphinx, config: Config) -> None:
     """Exit with one message; an exception would come with a traceback."""
     folder = Path(app.srcdir).parent / "data"
     if not folder.is_dir():
@@ -16,6 +17,6 @@ def check(app: Sphinx) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Connect to Sphinx, before it reads a page."""
-    app.connect("builder-inited", check)
+    """Connect to Sphinx, before any other extension reads the data."""
+    app.connect("config-inited", check, priority=50)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
