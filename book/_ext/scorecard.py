@@ -7,10 +7,11 @@ from itertools import groupby
 
 from docutils import nodes
 from docutils.statemachine import StringList
-from reactivation_core import claims
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util.docutils import SphinxDirective
+
+from reactivation_core import claims
 
 MARKS = {"reproduced": "✓", "partly": "~", "not reproduced": "✗", "not measured": "·"}
 
