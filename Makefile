@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: book test bench clean
+.PHONY: book test bench growth clean
 
 book: .venv/ready
 	$(BIN)/jupyter-book build book/ -n -W --keep-going
@@ -17,6 +17,11 @@ test: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/training.py
+
+# What the book's page on cost shows.
+growth: .venv/ready
+	$(BIN)/python benchmarks/training.py --record
+	$(BIN)/python benchmarks/growth.py
 
 # The file is touched last: an installation that was interrupted is taken up again.
 .venv/ready: requirements.txt pyproject.toml

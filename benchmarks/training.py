@@ -1,14 +1,18 @@
 """Time a training batch of each architecture against the readable loop, and against the machine's matrix products.
 
-All are measured in one run, in turns, best of several; writes `build/benchmarks.json`.
+All are measured in one run, in turns, best of several; writes `build/benchmarks.json`, and with `--record` also
+`data/results/benchmarks.json`, which the book's page on cost shows.
 
 The readable loop is `networks` under automatic differentiation in float32. The roofline is the time the products of a
 batch would take at the rate of the machine's own matrix product, measured on 2048 x 2048 matrices in the same run.
 """
 
 import json
+import platform
+import sys
 import time
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import torch
@@ -20,20 +24,34 @@ from reactivation_core.training import BLOCK, PRECISIONS, keep_freed_memory
 REPEATS = 7
 # The numbers of the first stand at the top of the file, those of the others under their names.
 NAMES = "position-noisy-unbiased", "position-gru-unbiased", "head-direction-unbiased"
-OUT = Path(__file__).resolve().parents[1] / "build" / "benchmarks.json"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "data" / "results"
 
 
 def main() -> None:
     keep_freed_memory()
     print(f"{torch.get_num_threads()} threads")
-    found = {"threads": torch.get_num_threads(), "torch": torch.__version__}
+    found = machine()
     for name in NAMES:
         measured = measure(name)
         print(f"{name}\n" + "\n".join(f"  {key:<34} {value:.3g}" for key, value in measured.items()))
         found |= measured if name == NAMES[0] else {name: measured}
-    OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(json.dumps(found, indent=1) + "\n")
-    print(f"written to {OUT}")
+    for folder in (ROOT / "build", *([RESULTS] if "--record" in sys.argv else [])):
+        folder.mkdir(exist_ok=True)
+        path = folder / "benchmarks.json"
+        path.write_text(json.dumps(found, indent=1) + "\n")
+        print(f"written to {path}")
+
+
+def machine() -> dict[str, str | int]:
+    """What the times were measured on, and when."""
+    return {
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "architecture": platform.machine(),
+        "date": str(date.today()),
+    }
 
 
 def measure(name: str) -> dict[str, float]:
@@ -73,12 +91,21 @@ def measure(name: str) -> dict[str, float]:
     for precision, dtype in PRECISIONS.items():
         a, b = torch.randn(2, 2048, 2048).to(dtype)
         products[precision] = lambda a=a, b=b: a @ b
+    recurrence = RECURRENCES[type(network)](network, task, *size)
+    batch = task.sample(*size, generator)
+    parts = {
+        "noise": lambda: noise.LAWS[experiment.noise](recurrence.eta, experiment.dt, generator),
+        # A few steps at a time, as in the recurrence.
+        "targets": lambda: [task.cells.tuning(s) for s in batch.s[:, :, 1:].split(10, 2)],
+        "optimiser": adam.step,
+    }
     best = fastest(
         {"readable": readable}
+        | parts
         | {f"product_{precision}": product for precision, product in products.items()}
         | {precision: fused(dtype) for precision, dtype in PRECISIONS.items()}
     )
-    found = {"seconds_readable": best["readable"]}
+    found = {f"seconds_{name}": best[name] for name in ("readable", *parts)}
     for precision in PRECISIONS:
         rate = 2 * 2048**3 / best[f"product_{precision}"]
         seconds = best[precision] / BLOCK
