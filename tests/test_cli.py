@@ -2,10 +2,15 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
+import tempfile
+import time
+from pathlib import Path
 
 import pytest
+import torch
 
 from reactivation_core import cli, execution, experiments, store
 
@@ -27,7 +32,9 @@ def run(monkeypatch, capsys):
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
-    return run
+    threads = torch.get_num_threads()
+    yield run
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -80,6 +87,9 @@ def test_the_seed_and_the_network_decide(run, tiny, tmp_path):
         (("train", "position-noisy-unbiased", "--networks", "0"), ("--networks >= 1, got 0",)),
         (("train", "position-noisy-unbiased", "--batches", "-3"), ("n_batches", "got -3")),
         (("train", "position-noisy-unbiased", "--threads", "0"), ("--threads >= 1, got 0",)),
+        (("train", "position-noisy-unbiased", "--workers", "0"), ("--workers >= 1, got 0",)),
+        (("train", "--all", "--workers", "2", "--scheduler", "tcp://x:1"), ("--workers or --scheduler, got both",)),
+        (("train", "--all", "--scheduler", "nowhere"), ("'nowhere'",)),
         (("run-chapters", "figure_9"), ("figure_1", "got figure_9")),
         (("verify", "/nonexistent"), ("/nonexistent",)),
     ],
@@ -105,29 +115,132 @@ def test_no_cuda_is_said(run, monkeypatch, tmp_path):
 
 
 def test_a_full_disk_is_said_and_the_checkpoints_stay(run, tiny, tmp_path, monkeypatch):
-    write = store.write
+    staged = store._staged
 
     def full(path, content):
         if path.parent == tmp_path:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        write(path, content)
+        return staged(path, content)
 
-    monkeypatch.setattr(store, "write", full)
+    monkeypatch.setattr(store, "_staged", full)
     code, _, error = run("train", tiny, "--networks", 1, "--batches", 20, "--out", tmp_path)
     assert code == 1
     one_line(error, "No space left on device")
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [f"{tiny}.0.safetensors"]
-    monkeypatch.setattr(store, "write", write)
+    monkeypatch.setattr(store, "_staged", staged)
     assert run("train", tiny, "--networks", 1, "--batches", 20, "--out", tmp_path)[0] == 0
 
 
-def test_an_interruption_says_how_to_go_on(run, tiny, tmp_path, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
+@pytest.fixture
+def unprivileged():
+    """A folder of a user whom permissions bind, as they do not bind root."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)
+        try:
+            path = Path(folder) / "out"
+            path.mkdir()
+            yield path
+        finally:
+            if root:
+                os.seteuid(0)
 
-    monkeypatch.setattr(cli.training, "train", interrupted)
-    code, _, error = run("train", tiny, "--out", tmp_path)
-    assert code == 130 and "the same command goes on" in error
+
+@pytest.mark.parametrize("part", [".", "checkpoints"])
+def test_a_read_only_folder_is_said_and_left_as_it_was(run, tiny, unprivileged, part):
+    arguments = ("train", tiny, "--networks", 1, "--out", unprivileged)
+    assert run(*arguments, "--batches", 20)[0] == 0
+    before = {path: path.read_bytes() for path in unprivileged.glob("*.*")}
+    (unprivileged / f"{tiny}.safetensors").rename(unprivileged / "another.safetensors")
+    os.chmod(unprivileged / part, 0o555)
+    try:
+        code, _, error = run(*arguments, "--batches", 40)
+        assert code == 1
+        one_line(error, "Permission denied", str(unprivileged))
+    finally:
+        os.chmod(unprivileged / part, 0o755)
+    (unprivileged / "another.safetensors").rename(unprivileged / f"{tiny}.safetensors")
+    assert {path: path.read_bytes() for path in unprivileged.glob("*.*")} == before
+
+
+def test_the_checkpoint_of_other_settings_is_said(run, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "save", lambda *_, **__: (_ for _ in ()).throw(OSError("no space")))
+    assert run("train", tiny, "--networks", 1, "--batches", 20, "--out", tmp_path)[0] == 1
+    code, _, error = run("train", tiny, "--networks", 1, "--batches", 40, "--out", tmp_path)
+    assert code == 1
+    one_line(error, "checkpoint", "of another run", "remove it to start again")
+
+
+TRAIN = """
+import sys
+from reactivation_core import cli, experiments, training
+
+experiment = experiments.parse(sys.argv.pop(1))
+experiments.EXPERIMENTS = {experiment.name: experiment}
+training.CHECKPOINT_SECONDS = 0.0
+cli.main()
+"""
+
+
+@pytest.fixture
+def start(tiny_experiment, tmp_path):
+    """Train a small experiment by the command line in a process of its own; the last argument names the folder."""
+    started = []
+
+    def start(n_batches, folder, *options):
+        settings = tiny_experiment.vary(n_batches=n_batches).model_dump_json()
+        arguments = ["train", "--all", "--networks", "1", "--threads", "1", "--out", str(folder), *options]
+        started.append(
+            subprocess.Popen([sys.executable, "-c", TRAIN, settings, *arguments], stderr=subprocess.PIPE, text=True)
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(path, process):
+    while not path.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+
+
+def test_an_interruption_leaves_a_checkpoint_and_says_how_to_go_on(start, run, tiny, tmp_path):
+    n_batches = 600
+    checkpoint = tmp_path / "checkpoints" / f"{tiny}.0.safetensors"
+    process = start(n_batches, tmp_path)
+    wait_for(checkpoint, process)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error == "\nreactivation: stopped; the same command goes on from the last checkpoints\n"
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
+    assert 0 < int(store.unpack(checkpoint.read_bytes())[1]["batches"]) < n_batches
+
+    found = []
+    for folder in (tmp_path, tmp_path / "whole"):
+        arguments = ("--networks", 1, "--threads", 1, "--batches", n_batches, "--out", folder)
+        assert run("train", tiny, *arguments)[0] == 0
+        found.append(store.load(tiny, folder))
+    resumed, whole = found
+    assert all(torch.equal(a, b) for a, b in zip(resumed.network.parameters(), whole.network.parameters(), strict=True))
+    assert torch.equal(resumed.history, whole.history)
+
+
+def test_a_second_training_of_the_same_ensemble_is_refused(start, run, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "_LOCK_SECONDS", 0.1)
+    first = start(600, tmp_path)
+    wait_for(tmp_path / "checkpoints" / f"{tiny}.0.safetensors", first)
+    for seed in (0, 1):
+        code, _, error = run("train", tiny, "--batches", 600, "--networks", 1, "--seed", seed, "--out", tmp_path)
+        assert code == 1
+        one_line(error, f"{tiny}.0.safetensors is being written by another process; wait for it, or stop it")
+    assert first.wait() == 0
+    assert store.verify(tmp_path) == {f"{tiny}.safetensors": None}
 
 
 def test_verify_names_the_file_that_was_altered(run, tiny, tmp_path):
@@ -139,7 +252,7 @@ def test_verify_names_the_file_that_was_altered(run, tiny, tmp_path):
     content[-1] ^= 1
     path.write_bytes(content)
     code, out, error = run("verify", tmp_path)
-    assert code == 1 and "is not the file in SHA256SUMS" in out
+    assert code == 1 and "not the file in SHA256SUMS" in out
     one_line(error, "1 of 1 ensembles")
 
 

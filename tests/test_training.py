@@ -1,14 +1,16 @@
 import math
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import safetensors.torch
 import scipy.stats
 import torch
 
-from reactivation_core import noise, store, training
+from reactivation_core import networks, noise, store, training
 from reactivation_core.phases import active, untrained
 from reactivation_core.tasks import Task
 
@@ -184,6 +186,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tiny_experiment, tmp_path, monke
     progress = []
     resumed = training.train(experiment, 1, killed, progress=lambda batches, loss: progress.append(batches))
     assert progress[0] == done and sum(progress) == 110
+    assert not list(tmp_path.glob(".*"))
     uninterrupted = training.train(experiment, 1, whole)
     assert killed.read_bytes() == whole.read_bytes()
     files = []
@@ -220,7 +223,7 @@ def finished(tiny_experiment, checkpoint):
 )
 def test_the_checkpoint_of_another_run_is_refused_and_kept(tiny_experiment, finished, changes, arguments, named):
     content = finished.read_bytes()
-    with pytest.raises(ValueError, match=f"is of another run: expected {{'{named}'.*remove it to start again"):
+    with pytest.raises(ValueError, match=f"of another run: expected {{'{named}'.*remove it to start again"):
         training.train(tiny_experiment.vary(**changes), **({"network": 0} | arguments), checkpoint=finished)
     assert finished.read_bytes() == content
 
@@ -229,7 +232,7 @@ def test_the_checkpoint_of_another_run_is_refused_and_kept(tiny_experiment, fini
 def test_a_truncated_checkpoint_is_refused_and_kept(tiny_experiment, finished, size):
     content = finished.read_bytes()[:size]
     finished.write_bytes(content)
-    with pytest.raises(ValueError, match="is not whole .*; remove it to start again") as error:
+    with pytest.raises(ValueError, match="not a whole safetensors file.*; remove it to start again") as error:
         training.train(tiny_experiment, 0, finished)
     assert "\n" not in str(error.value) and finished.read_bytes() == content
 
@@ -237,9 +240,96 @@ def test_a_truncated_checkpoint_is_refused_and_kept(tiny_experiment, finished, s
 def test_a_foreign_checkpoint_is_refused_and_kept(tiny_experiment, checkpoint):
     content = safetensors.torch.save({"weight": torch.zeros(3)})
     checkpoint.write_bytes(content)
-    with pytest.raises(ValueError, match="is of another run"):
+    with pytest.raises(ValueError, match="of another run"):
         training.train(tiny_experiment, 0, checkpoint)
     assert checkpoint.read_bytes() == content
+
+
+def rewritten(path, tensors=None, metadata=None):
+    """The checkpoint with some tensors or metadata changed, or left out where they are None."""
+    old_tensors, old_metadata = store.unpack(path.read_bytes())
+    kept = (old_tensors | (tensors or {}), old_metadata | (metadata or {}))
+    path.write_bytes(store.pack(*({k: v for k, v in content.items() if v is not None} for content in kept)))
+
+
+def test_the_checkpoint_of_another_version_is_refused_and_kept(tiny_experiment, finished):
+    rewritten(finished, metadata={"version": "0.0.9"})
+    content = finished.read_bytes()
+    with pytest.raises(ValueError, match=r"another run: expected {'version': '0.1.0'}, got {'version': '0.0.9'}"):
+        training.train(tiny_experiment, 0, finished)
+    assert finished.read_bytes() == content
+
+
+def test_the_first_version_wrote_no_version(tiny_experiment, finished):
+    rewritten(finished, metadata={"version": None})
+    training.train(tiny_experiment, 0, finished)
+
+
+@pytest.mark.parametrize(
+    "tensors, metadata, named",
+    [
+        ({"parameter.W_rec": None}, {}, "expected other tensors parameter.W_rec"),
+        ({"parameter.W_rec": torch.zeros(1, 1, 1)}, {}, "expected other tensors parameter.W_rec"),
+        ({"adam.D.exp_avg": torch.zeros(1, 24, 1)}, {}, "expected other tensors adam.D.exp_avg"),
+        ({"adam.D.step": torch.zeros(1)}, {}, "expected other tensors adam.D.step"),
+        ({"adam.D.stop": torch.zeros(1)}, {}, "expected other tensors adam.D.stop"),
+        ({"tests": None}, {}, "expected other tensors tests"),
+        ({"parameter.D": torch.zeros(1, 24, 16, dtype=torch.int32)}, {}, "parameter.D as F16 or F32, got I32"),
+        ({}, {"batches": "-20"}, "expected other tensors tests after -20 batches"),
+        ({}, {"batches": "many"}, "'many'"),
+        ({}, {"batches": None}, "''"),
+    ],
+    ids=str,
+)
+def test_a_malformed_checkpoint_is_refused_and_kept(tiny_experiment, finished, tensors, metadata, named):
+    rewritten(finished, tensors, metadata)
+    content = finished.read_bytes()
+    with pytest.raises(ValueError, match=f"{named}.*; remove it to start again") as error:
+        training.train(tiny_experiment, 0, finished)
+    assert "\n" not in str(error.value) and finished.read_bytes() == content
+
+
+def test_two_trainings_to_one_checkpoint_do_not_meet(tiny_experiment, finished, monkeypatch):
+    monkeypatch.setattr(store, "_LOCK_SECONDS", 0.1)
+    content = finished.read_bytes()
+
+    def second(batches, loss):
+        with pytest.raises(BlockingIOError, match=f"{finished} is being written by another process"):
+            training.train(tiny_experiment, 0, finished)
+
+    training.train(tiny_experiment, 0, finished, progress=second)
+    assert finished.read_bytes() == content and list(finished.parent.iterdir()) == [finished]
+
+
+@every_kind
+def test_training_without_a_backward_pass_by_hand_comes_to_the_same(tiny_experiment, tmp_path, monkeypatch):
+    by_hand = training.train(tiny_experiment, 0, tmp_path / "by hand")
+    monkeypatch.setattr(training, "RECURRENCES", {})
+    readable = training.train(tiny_experiment, 0, tmp_path / "readable")
+    torch.testing.assert_close(readable.history, by_hand.history, rtol=1e-3, atol=0)
+    noiseless = training.train(tiny_experiment.vary(sigma=0.0), 0, tmp_path / "noiseless", precision="bfloat16")
+    assert noiseless.history.isfinite().all() and not same(noiseless, readable)
+
+
+def test_the_network_of_the_contributors_guide_trains_and_is_stored(tiny_experiment, tmp_path):
+    guide = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", guide.split("## Adding a network")[1].split("\n## ")[0], re.DOTALL)
+    known = dict(networks.NETWORKS)
+    try:
+        exec(code, {})
+        (name,) = networks.NETWORKS.keys() - known.keys()
+        experiment = tiny_experiment.vary(network=name, n_batches=210, learning_rate=1e-2)
+        before = training.test(untrained(experiment, 1, training.stream(0, 0, training._INITIAL)))[0]
+        run = training.Run(experiment, tmp_path, n_networks=2)
+        (tmp_path / "checkpoints").mkdir()
+        path, losses = run.store()
+        assert max(losses) < before / 2
+        assert type(store.load(path).network) is networks.NETWORKS[name]
+    finally:
+        networks.NETWORKS.clear()
+        networks.NETWORKS.update(known)
+    with pytest.raises(ValueError, match="expected a network among rnn, gru, got"):
+        tiny_experiment.vary(network=name)
 
 
 def test_a_loss_that_is_not_finite_stops_training(tiny_experiment, checkpoint):

@@ -9,7 +9,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from reactivation_core import execution, experiments, store, training
+from reactivation_core import cluster, execution, experiments, store, training
 from reactivation_core.claims import CLAIMS, load, results
 
 Names = tyro.conf.Positional[tuple[str, ...]]
@@ -48,50 +48,52 @@ class Train:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
     threads: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """CPU threads, if other than all."""
+    """CPU threads, if other than all, or than one a worker."""
+    workers: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Train on so many processes of this machine, a network each at a time."""
+    scheduler: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
+    """Train on a cluster: the address of its dask scheduler, as tcp://HOST:8786."""
     out: Path = store.ENSEMBLES
-    """Folder for the ensembles and, below it, `checkpoints`."""
+    """Folder for the ensembles and, below it, `checkpoints`; workers must share it."""
 
     def run(self) -> None:
         if bool(self.names) == self.all:
             raise ValueError("expected names of experiments or --all, got " + ("both" if self.all else "neither"))
-        if self.networks < 1:
-            raise ValueError(f"expected --networks >= 1, got {self.networks}")
-        if self.threads is not None:
-            if self.threads < 1:
-                raise ValueError(f"expected --threads >= 1, got {self.threads}")
-            torch.set_num_threads(self.threads)
+        if self.workers is not None and self.scheduler is not None:
+            raise ValueError("expected --workers or --scheduler, got both")
+        for name in ("networks", "threads", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"expected --{name} >= 1, got {value}")
         device = self.device
         if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        elif device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("expected a CUDA device for --device cuda, got none")
+            # Of the devices of a cluster's workers nothing is known here.
+            device = "cuda" if torch.cuda.is_available() and self.scheduler is None else "cpu"
         changes = {} if self.batches is None else {"n_batches": self.batches}
         wanted = [experiments.get(name).vary(**changes) for name in self.names or experiments.EXPERIMENTS]
-        checkpoints = self.out / "checkpoints"
-        checkpoints.mkdir(parents=True, exist_ok=True)
+        folder = self.out.absolute()
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        runs = []
         for experiment in wanted:
-            path = self.out / f"{experiment.name}.safetensors"
+            path = folder / f"{experiment.name}.safetensors"
             if path.exists():
                 print(f"{path} is there already; remove it to train it anew")
-                continue
-            files = [checkpoints / f"{experiment.name}.{i}.safetensors" for i in range(self.networks)]
-            with tqdm(total=experiment.n_batches * self.networks, desc=experiment.name, disable=None) as bar:
+            else:
+                runs.append(training.Run(experiment, folder, self.networks, self.seed, self.precision, device))
+        with tqdm(total=sum(run.experiment.n_batches * run.n_networks for run in runs), disable=None) as bar:
 
-                def progress(batches: int, loss: float, bar=bar) -> None:
-                    bar.set_postfix_str(f"loss {loss:.2e}", refresh=False)
-                    bar.update(batches)
+            def progress(name: str, batches: int, loss: float) -> None:
+                bar.set_postfix_str(f"{name}: loss {loss:.2e}", refresh=False)
+                bar.update(batches)
 
-                networks = [
-                    training.train(experiment, i, file, self.seed, self.precision, device, progress)
-                    for i, file in enumerate(files)
-                ]
-            ensemble = training.join(networks)
-            path = store.save(ensemble, self.out, seed=str(self.seed), precision=self.precision)
-            for file in files:
-                file.unlink()
-            losses = ", ".join(f"{loss:.2e}" for loss in ensemble.history[:, -1, 0])
-            print(f"{path}: test losses {losses}")
+            if self.workers is None and self.scheduler is None:
+                if self.threads is not None:
+                    torch.set_num_threads(self.threads)
+                stored = training.serially(runs, progress)
+            else:
+                stored = cluster.distributed(runs, progress, self.scheduler, self.workers, self.threads or 1)
+            for path, losses in stored:
+                tqdm.write(f"{path}: test losses {', '.join(f'{loss:.2e}' for loss in losses)}")
 
 
 @dataclass
@@ -147,7 +149,8 @@ def main() -> None:
     except (ValueError, OSError, FloatingPointError, AssertionError) as error:
         sys.exit(f"reactivation: {error}")
     except KeyboardInterrupt:
-        print("\nreactivation: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        hint = "; the same command goes on from the last checkpoints" if isinstance(command, Train) else ""
+        print(f"\nreactivation: stopped{hint}", file=sys.stderr)
         sys.exit(130)
 
 

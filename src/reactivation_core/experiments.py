@@ -11,7 +11,7 @@ import math
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from torch import Tensor
 
 from reactivation_core.cells import HeadDirectionCells, PlaceCells
@@ -62,12 +62,18 @@ class HeadDirectionSettings(Settings):
         return HeadDirectionTask(n_networks, self.motion, HeadDirectionCells(angles, self.width, self.peak))
 
 
+def _known(network: str) -> str:
+    if network not in NETWORKS:
+        raise ValueError(f"expected a network among {', '.join(NETWORKS)}")
+    return network
+
+
 class Experiment(Settings):
     """All that determines a trained ensemble, apart from the seed."""
 
     name: str
     task: Annotated[PositionSettings | HeadDirectionSettings, Field(discriminator="kind")]
-    network: Literal["rnn", "gru"] = "rnn"
+    network: Annotated[str, AfterValidator(_known)] = "rnn"
     n_units: int = Field(512, ge=1, description="units N_r")
     tau: float = Field(0.1, gt=0, description="time constant τ of a unit, s")
     sigma: float = Field(0.01 / math.sqrt(0.02), ge=0, description="noise σ; σ sqrt(dt) per step")

@@ -120,6 +120,23 @@ class Recurrence:
         raise NotImplementedError
 
 
+class Readable(Recurrence):
+    """Automatic differentiation of the network's own `step`, for a network without a backward pass by hand."""
+
+    @torch.enable_grad()
+    def __call__(self, batch, sigma):
+        network, tuning = self.network, self.task.cells.tuning
+        noise = sigma * self.eta if sigma else torch.zeros_like(self.eta)
+        network.zero_grad()
+        dtype = self.options["dtype"]
+        with torch.autocast(self.eta.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            states = network(network.encode(tuning(batch.s[:, :, 0])), batch.ds, noise.transpose(1, 2))
+            outputs = network.readout(states)
+        loss = (outputs - tuning(batch.s[:, :, 1:])).square().mean((1, 2, 3))
+        loss.sum().backward()
+        return loss.detach()
+
+
 class RNNRecurrence(Recurrence):
     r"""Eq. (A.1). With $u = W x$ and $\alpha = dt/\tau$, on the way back $v = \alpha\,\delta \odot [u > 0]$,
     $\delta \leftarrow (1 - \alpha)\,\delta + W_{rec}^\top v$, and $\partial L/\partial W = \sum v\,x^\top$."""

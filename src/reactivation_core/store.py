@@ -5,7 +5,10 @@ and the course of training (`history`, `squared_error`); its header holds the fu
 beside it lists every file, and a file that does not match its entry is refused.
 
 A file is written whole under a temporary name in the same folder, flushed to disk, and then renamed: whatever
-happens, the previous file is intact.
+happens, the previous file is intact. An ensemble and the new sums are both on disk before either is renamed. Who goes
+on writing a file holds its lock, and first removes what a killed writer left.
+
+A file that was made to do harm can at worst be refused: nothing is unpickled, and sizes are checked before use.
 
 Source: the safetensors format, https://huggingface.co/docs/safetensors.
 """
@@ -15,10 +18,13 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from glob import escape
 from importlib.metadata import version
 from pathlib import Path
 
+import filelock
 import safetensors
 import safetensors.torch
 import torch
@@ -31,6 +37,11 @@ from reactivation_core.phases import Ensemble
 
 ENSEMBLES = Path(__file__).resolve().parents[2] / "data" / "ensembles"
 SUMS = "SHA256SUMS"
+
+# A header of ours has a few thousand bytes, the largest file some ten million.
+_MAX_HEADER, _MAX_FILE = 1 << 20, 1 << 30
+# A machine that died may hold its locks on a shared folder for a little while.
+_LOCK_SECONDS = 10.0
 
 
 def save(ensemble: Ensemble, folder: Path = ENSEMBLES, **metadata: str) -> Path:
@@ -58,9 +69,11 @@ def save(ensemble: Ensemble, folder: Path = ENSEMBLES, **metadata: str) -> Path:
         **metadata,
     }
     content = pack(tensors, header)
-    sums = _sums(folder) | {path.name: hashlib.sha256(content).hexdigest()}
-    write(path, content)
-    write(folder / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())).encode())
+    with lock(folder / SUMS), lock(path):
+        sums = _sums(folder) | {path.name: hashlib.sha256(content).hexdigest()}
+        lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
+        with _staged(folder / SUMS, lines.encode()), _staged(path, content):
+            pass
     return path
 
 
@@ -69,25 +82,21 @@ def load(name: str | Path, folder: Path = ENSEMBLES) -> Ensemble:
 
     Raises:
         FileNotFoundError: if there is no such file, with the command that makes it.
-        ValueError: if the file is not the one in `SHA256SUMS`, is truncated, foreign or malformed, holds values that
-            are not finite, or its tensors do not fit its settings.
+        ValueError: if the file is not the one in `SHA256SUMS`, is truncated, foreign, malformed or too large, holds
+            values that are not finite, or its tensors do not fit its settings.
     """
     path = name if isinstance(name, Path) else Path(folder) / f"{experiments.get(name).name}.safetensors"
     if not path.is_file():
         raise FileNotFoundError(f"no ensemble at {path}: make it with `reactivation train {path.stem}`")
-    content = path.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
     expected = _sums(path.parent).get(path.name)
-    if expected is not None and digest != expected:
-        raise ValueError(f"{path} is not the file in {SUMS}: expected SHA-256 {expected[:12]}…, got {digest[:12]}…")
     try:
-        tensors = safetensors.torch.load(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__") or {}
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from None
-    if "experiment" not in header:
-        raise ValueError(f"{path} is not an ensemble: expected settings under 'experiment' in its header, got none")
-    try:
+        content = read(path)
+        digest = hashlib.sha256(content).hexdigest()
+        if expected is not None and digest != expected:
+            raise ValueError(f"not the file in {SUMS}: expected SHA-256 {expected[:12]}…, got {digest[:12]}…")
+        tensors, header = unpack(content)
+        if "experiment" not in header:
+            raise ValueError("not an ensemble: expected settings under 'experiment' in its header, got none")
         return _restore(experiments.parse(header["experiment"]), tensors, digest)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
@@ -119,20 +128,81 @@ def pack(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
     return len(header).to_bytes(8, "little") + header + content[end:]
 
 
+def unpack(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Raises:
+        ValueError: if it is not whole, names anything twice, or holds other numbers than float16 and float32.
+    """
+    try:
+        parts = safetensors.deserialize(content)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"not a whole safetensors file: {error}") from None
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")], object_pairs_hook=_unique)
+    for name, part in parts:
+        if part["dtype"] not in ("F16", "F32"):
+            raise ValueError(f"expected {name} as F16 or F32, got {part['dtype']}")
+    return safetensors.torch.load(content), header.get("__metadata__") or {}
+
+
+def read(path: Path) -> bytes:
+    """The content of a safetensors file.
+
+    Raises:
+        ValueError: if it, or its header, is larger than any that is written here.
+    """
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+        for name, size, most in (("file", os.fstat(file.fileno()).st_size, _MAX_FILE), ("header", header, _MAX_HEADER)):
+            if size > most:
+                raise ValueError(f"expected a {name} of at most {most} bytes, got {size}")
+        file.seek(0)
+        return file.read()
+
+
 def write(path: Path, content: bytes) -> None:
     """Replace a file by `content`, whole or not at all.
 
     Raises:
         OSError: if it cannot be written; an existing file is then intact and no other file is left.
     """
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    with _staged(path, content):
+        pass
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Be the only one who writes a file, among all processes that ask; what a killed one left of it is removed.
+
+    Raises:
+        BlockingIOError: if another process has the file, and keeps it for ten seconds.
+    """
+    held = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=_LOCK_SECONDS)
+    try:
+        held.acquire()
+    except filelock.Timeout:
+        raise BlockingIOError(f"{path} is being written by another process; wait for it, or stop it") from None
+    try:
+        for left in path.parent.glob(f".{escape(path.name)}.*.part"):
+            left.unlink()
+        yield
+    finally:
+        # While it is held: who waits for it sees that the file is gone, and makes another.
+        os.unlink(held.lock_file)
+        held.release()
+
+
+@contextmanager
+def _staged(path: Path, content: bytes) -> Iterator[None]:
+    """Have `content` on disk beside the file that it replaces at the end."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
+        yield
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
@@ -161,6 +231,13 @@ def _restore(experiment, tensors: dict[str, Tensor], digest: str) -> Ensemble:
         if tensors[name].shape != shape:
             raise ValueError(f"expected {name} of shape {shape} as its settings say, got {tuple(tensors[name].shape)}")
     return Ensemble(experiment, task, network, history, squared_error, digest)
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"expected every name once in the header, got {max(names, key=names.count)!r:.80} again")
+    return dict(pairs)
 
 
 def _sums(folder: Path) -> dict[str, str]:

@@ -8,20 +8,22 @@ uninterrupted one on the same machine with the same number of threads.
 Source: Krishna et al. (2024), Tables A.1 and A.2.
 """
 
+import ctypes
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import safetensors
 import torch
 from torch import Tensor
 
 from reactivation_core import noise, store
 from reactivation_core.experiments import Experiment
 from reactivation_core.phases import Ensemble, active, untrained
-from reactivation_core.recurrence import RECURRENCES
+from reactivation_core.recurrence import RECURRENCES, Readable
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -29,6 +31,12 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 BLOCK = 20
 TEST_EVERY = 100
 CHECKPOINT_SECONDS = 30.0
+
+# Called with a network's name, the batches done since the last call, and the training loss.
+Progress = Callable[[str, int, float], None]
+
+# Of glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 # What a stream of random numbers is for.
 _INITIAL, _BATCHES, _TEST = range(3)
@@ -79,18 +87,21 @@ def train(
         progress: called after each block with the number of batches done since the last call and the training loss.
 
     Raises:
-        ValueError: if the checkpoint is of other settings, or not whole.
+        ValueError: if the checkpoint is of other settings or another version, or not whole.
+        BlockingIOError: if another process is training to the same checkpoint.
         FloatingPointError: if the loss is no longer finite.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"expected a precision among {', '.join(PRECISIONS)}, got {precision!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("expected a CUDA device, got none")
     if device == "cpu":
         keep_freed_memory()
     ensemble = untrained(experiment, 1, stream(seed, network, _INITIAL, device=device))
     parameters = dict(ensemble.network.named_parameters())
     adam = torch.optim.Adam(parameters.values(), lr=experiment.learning_rate)
     adam.zero_grad()
-    recurrence = RECURRENCES[type(ensemble.network)](
+    recurrence = RECURRENCES.get(type(ensemble.network), Readable)(
         ensemble.network, ensemble.task, experiment.batch_size, experiment.n_steps, PRECISIONS[precision]
     )
     made_by = {
@@ -99,30 +110,73 @@ def train(
         "seed": str(seed),
         "precision": precision,
         "device": torch.device(device).type,
+        "version": version("reactivation-core"),
     }
-    tests, done = _resume(checkpoint, made_by, parameters, adam)
-    progress(done, float("nan"))
-    saved = time.monotonic()
-    while done < experiment.n_batches:
-        generator = stream(seed, network, _BATCHES, done, device)
-        block = min(BLOCK, experiment.n_batches - done)
-        batches = ensemble.task.sample(block * experiment.batch_size, experiment.n_steps, generator)
-        for batch in zip(*(part.split(experiment.batch_size, 1) for part in batches), strict=True):
-            if experiment.sigma > 0:
-                noise.LAWS[experiment.noise](recurrence.eta, experiment.dt, generator)
-            loss = recurrence(type(batches)(*batch), experiment.sigma)
-            adam.step()
-        done += block
-        if not loss.isfinite().all():
-            raise FloatingPointError(f"the training loss of network {network} is {loss.item()} after {done} batches")
-        if done % TEST_EVERY == 0 or done == experiment.n_batches:
-            tests.append(torch.cat(test(ensemble, seed, network)))
-        progress(block, loss.item())
-        if time.monotonic() - saved > CHECKPOINT_SECONDS or done == experiment.n_batches:
-            _save(checkpoint, made_by, parameters, adam, tests, done)
-            saved = time.monotonic()
+    with store.lock(checkpoint):
+        tests, done = _resume(checkpoint, made_by, parameters, adam, experiment.n_batches)
+        progress(done, float("nan"))
+        saved = time.monotonic()
+        while done < experiment.n_batches:
+            generator = stream(seed, network, _BATCHES, done, device)
+            block = min(BLOCK, experiment.n_batches - done)
+            batches = ensemble.task.sample(block * experiment.batch_size, experiment.n_steps, generator)
+            for batch in zip(*(part.split(experiment.batch_size, 1) for part in batches), strict=True):
+                if experiment.sigma > 0:
+                    noise.LAWS[experiment.noise](recurrence.eta, experiment.dt, generator)
+                loss = recurrence(type(batches)(*batch), experiment.sigma)
+                adam.step()
+            done += block
+            if not loss.isfinite().all():
+                raise FloatingPointError(
+                    f"the training loss of network {network} is {loss.item()} after {done} batches"
+                )
+            if done % TEST_EVERY == 0 or done == experiment.n_batches:
+                tests.append(torch.cat(test(ensemble, seed, network)))
+            progress(block, loss.item())
+            if time.monotonic() - saved > CHECKPOINT_SECONDS or done == experiment.n_batches:
+                _save(checkpoint, made_by, parameters, adam, tests, done)
+                saved = time.monotonic()
     history = torch.stack(tests)
     return replace(ensemble, history=history[None, :, :2], squared_error=history[None, :, 2])
+
+
+@dataclass(frozen=True)
+class Run:
+    """The training of an ensemble: all that a process needs to know to take part in it."""
+
+    experiment: Experiment
+    folder: Path
+    n_networks: int
+    seed: int = 0
+    precision: str = "float32"
+    device: str = "cpu"
+
+    def train(self, network: int, progress: Progress = lambda name, batches, loss: None) -> Ensemble:
+        """Train one network, to its checkpoint."""
+        name = f"{self.experiment.name}.{network}"
+        checkpoint = self._checkpoint(network)
+        return train(
+            self.experiment, network, checkpoint, self.seed, self.precision, self.device, partial(progress, name)
+        )
+
+    def store(self) -> tuple[Path, list[float]]:
+        """Store the ensemble once its networks are trained; returns its path and their last test losses."""
+        ensemble = join([self.train(network) for network in range(self.n_networks)])
+        path = store.save(ensemble, self.folder, seed=str(self.seed), precision=self.precision)
+        for network in range(self.n_networks):
+            self._checkpoint(network).unlink(missing_ok=True)
+        return path, ensemble.history[:, -1, 0].tolist()
+
+    def _checkpoint(self, network: int) -> Path:
+        return self.folder / "checkpoints" / f"{self.experiment.name}.{network}.safetensors"
+
+
+def serially(runs: Iterable[Run], progress: Progress) -> Iterator[tuple[Path, list[float]]]:
+    """Train and store one ensemble after the other, in this process; yields what `Run.store` returns."""
+    for run in runs:
+        for network in range(run.n_networks):
+            run.train(network, progress)
+        yield run.store()
 
 
 def join(ensembles: list[Ensemble]) -> Ensemble:
@@ -153,21 +207,30 @@ def _save(path, made_by, parameters, adam, tests, done) -> None:
     store.write(path, store.pack(tensors, made_by | {"batches": str(done)}))
 
 
-def _resume(path, made_by, parameters, adam) -> tuple[list[Tensor], int]:
+def _resume(path, made_by, parameters, adam, n_batches) -> tuple[list[Tensor], int]:
     if not path.exists():
         return [], 0
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"checkpoint {path} is not whole ({error}); remove it to start again") from None
-    differing = [name for name, value in made_by.items() if header.get(name) != value]
-    if differing:
-        expected, got = ({name: of.get(name) for name in differing} for of in (made_by, header))
-        raise ValueError(
-            f"checkpoint {path} is of another run: expected {expected}, got {got}; remove it to start again"
-        )
+        tensors, header = store.unpack(store.read(path))
+        # The first version did not write its number.
+        header.setdefault("version", "0.1.0")
+        differing = [name for name, value in made_by.items() if header.get(name) != value]
+        if differing:
+            expected, got = ({name: of.get(name) for name in differing} for of in (made_by, header))
+            raise ValueError(f"of another run: expected {expected}, got {got}")
+        done = int(header.get("batches", ""))
+        shapes = {"tests": (done // TEST_EVERY + (done == n_batches and done % TEST_EVERY > 0), 3)}
+        for name, value in parameters.items():
+            shapes |= dict.fromkeys(
+                (f"parameter.{name}", f"adam.{name}.exp_avg", f"adam.{name}.exp_avg_sq"), tuple(value.shape)
+            )
+            shapes[f"adam.{name}.step"] = ()
+        found = {name: tuple(value.shape) for name, value in tensors.items()}
+        wrong = {name for name, _ in shapes.items() ^ found.items()}
+        if wrong:
+            raise ValueError(f"expected other tensors {', '.join(sorted(wrong))} after {done} batches")
+    except ValueError as error:
+        raise ValueError(f"checkpoint {path}: {error}; remove it to start again") from None
     with torch.no_grad():
         for name, value in parameters.items():
             value.copy_(tensors[f"parameter.{name}"])
@@ -177,13 +240,16 @@ def _resume(path, made_by, parameters, adam) -> tuple[list[Tensor], int]:
                 for key, state in tensors.items()
                 if key.startswith(prefix)
             }
-    return list(tensors["tests"]), int(header["batches"])
+    return list(tensors["tests"]), done
 
 
 def keep_freed_memory() -> None:
     """Keep the C library from giving large freed blocks back to the system between operations.
 
-    Every batch would then pay for new pages, up to half of its time. Freeing one block just below 32 MiB makes glibc
-    keep smaller ones; with another C library it does nothing.
+    Every batch would then pay for new pages, more than half of its time. glibc does this of itself once a block of 31 MiB
+    was freed, but not where its environment sets a threshold, as that of a dask worker does. Others go without.
     """
-    torch.empty(31 << 20, dtype=torch.uint8)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(_M_MMAP_THRESHOLD, 31 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 62 << 20)

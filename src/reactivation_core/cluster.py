@@ -1,0 +1,105 @@
+r"""The same training on many workers, by dask.distributed.
+
+One task a network, and one more an ensemble, which joins and stores it. Only settings and progress travel; checkpoints
+and ensembles are files in a folder that all workers share. The task of a worker that died is given to another, which
+goes on from the checkpoint: the streams of random numbers depend on the seed and the network alone, so the ensemble
+is the one that a single process trains.
+
+Source: https://distributed.dask.org.
+"""
+
+import logging
+import signal
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+
+from reactivation_core.training import Progress, Run
+
+
+def distributed(
+    runs: Iterable[Run], progress: Progress, scheduler: str | None, workers: int | None, threads: int = 1
+) -> Iterator[tuple[Path, list[float]]]:
+    """Train and store ensembles on a cluster; yields what `Run.store` returns, in the order in which they end.
+
+    Args:
+        scheduler: address of the cluster's scheduler.
+        workers: without an address, the processes of a cluster on this machine.
+        threads: CPU threads of each task.
+
+    Raises:
+        ValueError: if dask.distributed is not installed.
+        ChildProcessError: if a task's worker died several times.
+    """
+    try:
+        from distributed import Client, Event, KilledWorker, LocalCluster, as_completed
+    except ModuleNotFoundError:
+        raise ValueError('expected dask.distributed, got none: pip install "dask[distributed]"') from None
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    seen = Counter()
+
+    def report(event: tuple[float, tuple[str, int, float]]) -> None:
+        _, (name, done, loss) = event
+        progress(name, done - seen[name], loss)
+        seen[name] = done
+
+    with ExitStack() as stack:
+        if scheduler is None:
+            # A terminal interrupts all its processes; workers that start meanwhile inherit that they ignore it.
+            heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            try:
+                cluster = LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    memory_limit=None,
+                    dashboard_address=":0",
+                    silence_logs=logging.CRITICAL,
+                )
+                scheduler = stack.enter_context(cluster)
+            finally:
+                signal.signal(signal.SIGINT, heard)
+        client = stack.enter_context(Client(scheduler))
+        topic = f"reactivation-{uuid.uuid4()}"
+        client.subscribe_topic(topic, report)
+        stopped = Event(topic, client)
+        stored = []
+        for run in runs:
+            networks = [
+                client.submit(_train, run, network, threads, topic, key=f"{run.experiment.name}.{network}-{topic}")
+                for network in range(run.n_networks)
+            ]
+            stored.append(client.submit(_store, run, threads, networks, key=f"{run.experiment.name}-{topic}"))
+        try:
+            for future in as_completed(stored):
+                yield future.result()
+        except KilledWorker as error:
+            raise ChildProcessError(str(error)) from None
+        finally:
+            # A task that is running ends only by itself.
+            stopped.set()
+
+
+def _train(run: Run, network: int, threads: int, topic: str) -> None:
+    from distributed import Event, get_client, get_worker
+
+    torch.set_num_threads(threads)
+    worker, stopped = get_worker(), Event(topic, get_client())
+    done = 0
+
+    def progress(name: str, batches: int, loss: float) -> None:
+        nonlocal done
+        done += batches
+        worker.log_event(topic, (name, done, loss))
+        if stopped.is_set():
+            raise InterruptedError(f"{name} was stopped after {done} batches")
+
+    run.train(network, progress)
+
+
+def _store(run: Run, threads: int, networks: list[None]) -> tuple[Path, list[float]]:
+    torch.set_num_threads(threads)
+    return run.store()

@@ -1,0 +1,137 @@
+"""Training on many processes gives the ensemble of a single one, whatever happens to a process."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+
+from reactivation_core import cli, experiments, store, training
+
+distributed = pytest.importorskip("distributed")
+
+N_BATCHES = 1200
+
+
+@pytest.fixture
+def train(monkeypatch, tiny_experiment, tmp_path):
+    """Train two small networks by the command line, in this process, to a folder of its own; returns its files."""
+    name = tiny_experiment.name
+    monkeypatch.setattr(experiments, "EXPERIMENTS", {name: tiny_experiment.vary(n_batches=N_BATCHES)})
+    # A commit between two trainings is no difference between them.
+    monkeypatch.setattr(store, "_commit", lambda: "unknown")
+    threads = torch.get_num_threads()
+
+    def train(folder, *options):
+        arguments = ["train", "--all", "--networks", "2", "--threads", "1", "--out", str(tmp_path / folder), *options]
+        monkeypatch.setattr(sys, "argv", ["reactivation", *arguments])
+        cli.main()
+        assert not list((tmp_path / folder / "checkpoints").iterdir())
+        files = {path.name: path.read_bytes() for path in (tmp_path / folder).glob("*.*")}
+        assert files.keys() == {f"{name}.safetensors"}
+        return files | {store.SUMS: (tmp_path / folder / store.SUMS).read_bytes()}
+
+    yield train
+    torch.set_num_threads(threads)
+
+
+def batches(checkpoint):
+    """Batches that a checkpoint holds."""
+    return int(store.unpack(checkpoint.read_bytes())[1]["batches"]) if checkpoint.exists() else 0
+
+
+class Prepare(distributed.WorkerPlugin):
+    """Have workers, also later ones, write a checkpoint after every block, and name no commit."""
+
+    def setup(self, worker):
+        training.CHECKPOINT_SECONDS = 0.0
+        store._commit = lambda: "unknown"
+
+
+def test_an_ensemble_is_the_same_though_a_worker_was_killed(train, tmp_path, tiny_experiment, monkeypatch):
+    counted = []
+    monkeypatch.setattr(cli.tqdm, "update", lambda self, n: counted.append(n))
+    expected = train("serial")
+    assert sum(counted) == 2 * N_BATCHES
+    counted.clear()
+    checkpoints = [tmp_path / "cluster" / "checkpoints" / f"{tiny_experiment.name}.{i}.safetensors" for i in range(2)]
+    killed = []
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50)
+    with cluster, distributed.Client(cluster) as client:
+        client.register_plugin(Prepare())
+        processes = client.run(os.getpid)
+
+        def kill():
+            while not all(200 <= batches(checkpoint) for checkpoint in checkpoints):
+                time.sleep(0.01)
+            done = [batches(checkpoint) for checkpoint in checkpoints]
+            os.kill(next(iter(processes.values())), signal.SIGKILL)
+            killed.append(done)
+
+        killer = threading.Thread(target=kill, daemon=True)
+        killer.start()
+        found = train("cluster", "--scheduler", cluster.scheduler_address)
+        survivors = set(client.run(os.getpid).values())
+    (done,) = killed
+    assert all(n < N_BATCHES for n in done)
+    assert len(survivors & set(processes.values())) == 1
+    assert found == expected
+    # At most the block after the last checkpoint was done again, and counts once.
+    assert sum(counted) == 2 * N_BATCHES and min(counted) >= -training.BLOCK
+
+
+TRAIN = """
+import sys
+from reactivation_core import cli, experiments
+
+if __name__ == "__main__":
+    experiment = experiments.parse(sys.argv.pop(1))
+    experiments.EXPERIMENTS = {experiment.name: experiment}
+    cli.main()
+"""
+
+
+def alive(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_an_interruption_stops_the_workers_of_this_machine(tiny_experiment, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(TRAIN)
+    settings = tiny_experiment.vary(n_batches=10**6).model_dump_json()
+    process = subprocess.Popen(
+        [sys.executable, script, settings, "train", "--all", "--networks", "2", "--workers", "2", "--out", tmp_path],
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        while len(list(tmp_path.glob("checkpoints/.*.lock"))) < 2:
+            assert process.poll() is None
+            time.sleep(0.05)
+        # As a terminal does: to every process.
+        os.killpg(process.pid, signal.SIGINT)
+        interrupted = time.monotonic()
+        _, error = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert error == "\nreactivation: stopped; the same command goes on from the last checkpoints\n"
+        while alive(process.pid):
+            assert time.monotonic() < interrupted + 60
+            time.sleep(0.05)
+    finally:
+        if alive(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_without_dask_one_line_says_what_to_install(train, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(
+        SystemExit, match=r'^reactivation: expected dask.distributed, got none: pip install "dask\[dist'
+    ):
+        train("nowhere", "--scheduler", "tcp://127.0.0.1:8786")
