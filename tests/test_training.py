@@ -328,7 +328,7 @@ def test_the_network_of_the_contributors_guide_trains_and_is_stored(tiny_experim
     finally:
         networks.NETWORKS.clear()
         networks.NETWORKS.update(known)
-    with pytest.raises(ValueError, match="expected a network among rnn, gru, got"):
+    with pytest.raises(ValueError, match="network: Input should be 'rnn' or 'gru', got"):
         tiny_experiment.vary(network=name)
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from reactivation_core.cells import HeadDirectionCells, PlaceCells
@@ -64,7 +65,7 @@ class HeadDirectionSettings(Settings):
 
 def _known(network: str) -> str:
     if network not in NETWORKS:
-        raise ValueError(f"expected a network among {', '.join(NETWORKS)}")
+        raise PydanticCustomError("network", f"Input should be {' or '.join(map(repr, NETWORKS))}")
     return network
 
 

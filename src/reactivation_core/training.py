@@ -246,8 +246,8 @@ def _resume(path, made_by, parameters, adam, n_batches) -> tuple[list[Tensor], i
 def keep_freed_memory() -> None:
     """Keep the C library from giving large freed blocks back to the system between operations.
 
-    Every batch would then pay for new pages, more than half of its time. glibc does this of itself once a block of 31 MiB
-    was freed, but not where its environment sets a threshold, as that of a dask worker does. Others go without.
+    Every batch would then pay for new pages, more than half of its time. glibc does this of itself once a block of
+    31 MiB was freed, but not where its environment sets a threshold, as that of a dask worker does.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
