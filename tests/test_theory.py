@@ -109,7 +109,8 @@ def test_drift_cancels_what_is_predicted_and_no_other_does_better(generator):
 
     closed = (signal * v / (signal + v)).sum().item()
     assert left(1) == pytest.approx(closed, rel=0.01)
-    assert theory.cancelled(density, r, v) == pytest.approx(4 * v - closed, rel=0.01)
+    taken = theory.drift(density, r, v).square().sum(-1).mean().item()
+    assert taken == pytest.approx(4 * v - closed, rel=0.01)
     assert left(1) < min(left(0.9), left(1.1), left(2), left(0.5))
 
 

@@ -160,14 +160,6 @@ def drift(density: Density, r: Float[Tensor, "*shape N"], v: float) -> Float[Ten
     return v * density.score(r)
 
 
-def cancelled(density: Density, r: Float[Tensor, "n N"], v: float) -> float:
-    r"""What Eq. (16) takes off the expected squared noise $N v$, from samples of $p(r)$: $E\lVert\Delta r_1^*\rVert^2$.
-
-    It equals $v^2$ times the trace of the Fisher information of $p$.
-    """
-    return drift(density, r, v).square().sum(-1).mean().item()
-
-
 def minimum_norm(D: Float[Tensor, "N_o N_r"], change: Float[Tensor, "*shape N_o"]) -> Float[Tensor, "*shape N_r"]:
     r"""Eq. (17), $\Delta r_2^* = D^\dagger\,f'\Delta s$: of all updates that change the readout as near to `change`
     $= f'\Delta s$ as any can, the one of least norm."""
