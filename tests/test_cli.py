@@ -1,6 +1,7 @@
 """The command line as a newcomer meets it: what it does, and one line for everything that goes wrong."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from reactivation_core import cli, execution, experiments, store
+from reactivation_core import claims, cli, execution, experiments, store
 
 
 @pytest.fixture
@@ -254,6 +255,19 @@ def test_verify_names_the_file_that_was_altered(run, tiny, tmp_path):
     code, out, error = run("verify", tmp_path)
     assert code == 1 and "not the file in SHA256SUMS" in out
     one_line(error, "1 of 1 ensembles")
+
+
+def test_the_scorecard_is_printed_and_as_a_list(run):
+    expected = claims.scorecard()
+    code, out, _ = run("scorecard")
+    assert code == 0
+    assert out.splitlines()[-1] == claims.summary(expected)
+    assert all(f"{entry['id']}: {entry['statement']}" in out for entry in expected)
+    first = expected[0]
+    assert f"{first['verdict']}, {first['value']:.3g} (" in out
+    code, out, _ = run("scorecard", "--json")
+    assert code == 0 and json.loads(out) == expected
+    assert {"id", "source", "statement", "value", "interval", "verdict"} <= json.loads(out)[0].keys()
 
 
 def test_a_chapter_that_fails_is_left_as_it_was(run, tmp_path, monkeypatch):

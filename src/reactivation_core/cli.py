@@ -1,5 +1,6 @@
 """The command line, `reactivation`: parsing and messages; all work is done by the library."""
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from reactivation_core import cluster, execution, experiments, store, training
-from reactivation_core.claims import CLAIMS, load, results
+from reactivation_core import claims, cluster, execution, experiments, store, training
 
 Names = tyro.conf.Positional[tuple[str, ...]]
 
@@ -123,14 +123,42 @@ class Verify:
 
     def run(self) -> None:
         found = store.verify(self.folder, progress=lambda names: tqdm(names, disable=None))
-        for chapter in sorted({claim.chapter for claim in load()}):
-            results(chapter)
+        for chapter in sorted({claim.chapter for claim in claims.load()}):
+            claims.results(chapter)
         for name, problem in found.items():
             print(f"{name}: {problem or 'whole'}")
         problems = sum(problem is not None for problem in found.values())
         if problems:
             raise ValueError(f"{problems} of {len(found)} ensembles in {self.folder} have problems")
-        print(f"{len(found)} ensembles, {CLAIMS.name} and the results are whole")
+        print(f"{len(found)} ensembles, {claims.CLAIMS.name} and the results are whole")
+
+
+@dataclass
+class Scorecard:
+    """Print every claim of the paper with its value, 95 % interval and verdict."""
+
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print a list of objects instead."""
+
+    def run(self) -> None:
+        entries = claims.scorecard()
+        if self.json:
+            print(json.dumps(entries, indent=1, ensure_ascii=False))
+            return
+        for entry in entries:
+            print(f"{entry['id']}: {entry['statement']} ({entry['source']})")
+            for law, standing in (("", entry), ("uniform noise: ", entry["uniform"])):
+                if standing:
+                    print(f"    {law}{standing['verdict']}{_measured(entry, standing)}")
+        print(claims.summary(entries))
+
+
+def _measured(entry: dict, standing: dict) -> str:
+    if standing["value"] is None:
+        return ""
+    low, high = standing["interval"]
+    value = f", {standing['value']:.3g} ({low:.3g} to {high:.3g}) {standing['unit']}".rstrip()
+    return f"{value}, expected {entry['test']} {entry['threshold']:g}"
 
 
 Command = (
@@ -138,6 +166,7 @@ Command = (
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[RunChapters, tyro.conf.subcommand("run-chapters")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
+    | Annotated[Scorecard, tyro.conf.subcommand("scorecard")]
 )
 
 

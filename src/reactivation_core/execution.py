@@ -59,15 +59,17 @@ def run(path: Path) -> float:
 def _note_status(chapter: str, seconds: float) -> None:
     row = {"chapter": chapter, "seconds": f"{seconds:.0f}", "run on": str(date.today())}
     row |= {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-    rows = {}
-    if STATUS.is_file():
-        rows = {old["chapter"]: old for old in csv.DictReader(STATUS.read_text().splitlines())}
-    rows[chapter] = row
-    text = io.StringIO()
-    writer = csv.DictWriter(text, row, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows[name] for name in sorted(rows))
-    store.write(STATUS, text.getvalue().encode())
+    # Chapters may be run by several processes at once.
+    with store.lock(STATUS):
+        rows = {}
+        if STATUS.is_file():
+            rows = {old["chapter"]: old for old in csv.DictReader(STATUS.read_text().splitlines())}
+        rows[chapter] = row
+        text = io.StringIO()
+        writer = csv.DictWriter(text, row, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows[name] for name in sorted(rows))
+        store.write(STATUS, text.getvalue().encode())
 
 
 @contextmanager
