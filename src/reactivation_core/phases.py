@@ -1,8 +1,8 @@
 r"""An ensemble awake and asleep.
 
 `active` runs the networks on the task: input $\Delta s$, noise $\sigma\,\eta$. `quiescent` runs them with the input
-off, $\Delta s = 0$, and noise $c\,\sigma\,\eta$; Eq. (19) has $c = \sqrt 2$. The noise scale is an argument of a
-phase; nothing of the ensemble changes.
+off, $\Delta s = 0$, and noise $\sqrt c\,\sigma\,\eta$; Eq. (19) has $c = 2$. The noise scale, $\sqrt c$, is an argument
+of a phase; nothing of the ensemble changes.
 
 Both go through time in blocks and keep only what is asked for, so that memory is bounded by what is returned.
 
