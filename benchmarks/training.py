@@ -1,6 +1,7 @@
-"""Time a training batch of each architecture against the readable loop, and against the machine's matrix products.
+"""Time a training batch of each architecture against the readable loop, and against the machine's matrix products; and
+what the figures need of trained networks: quiescent trajectories, densities and divergences.
 
-All are measured in one run, in turns, best of several; writes `build/benchmarks.json`, and with `--record` also
+All batches are measured in one run, in turns, best of several; writes `build/benchmarks.json`, and with `--record` also
 `data/results/benchmarks.json`, which the book's page on cost shows.
 
 The readable loop is `networks` under automatic differentiation in float32. The roofline is the time the products of a
@@ -15,13 +16,15 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
+import numpy as np
+import scipy.stats
 import torch
 
-from reactivation_core import experiments, noise
+from reactivation_core import experiments, noise, phases, statistics
 from reactivation_core.recurrence import RECURRENCES
 from reactivation_core.training import BLOCK, PRECISIONS, keep_freed_memory
 
-REPEATS = 7
+REPEATS = 5
 # The numbers of the first stand at the top of the file, those of the others under their names.
 NAMES = "position-noisy-unbiased", "position-gru-unbiased", "head-direction-unbiased"
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +39,12 @@ def main() -> None:
         measured = measure(name)
         print(f"{name}\n" + "\n".join(f"  {key:<34} {value:.3g}" for key, value in measured.items()))
         found |= measured if name == NAMES[0] else {name: measured}
+    for name, measured in (
+        ("quiescence", quiescence(found["product_rate_float32_gflops"])),
+        ("divergences", divergences()),
+    ):
+        print(f"{name}\n" + "\n".join(f"  {key:<34} {value:.3g}" for key, value in measured.items()))
+        found[name] = measured
     for folder in (ROOT / "build", *([RESULTS] if "--record" in sys.argv else [])):
         folder.mkdir(exist_ok=True)
         path = folder / "benchmarks.json"
@@ -117,6 +126,45 @@ def measure(name: str) -> dict[str, float]:
         }
     found["readable_roofline_float32"] = flop / (found["product_rate_float32_gflops"] * 1e9) / best["readable"]
     return found
+
+
+def quiescence(rate: float) -> dict[str, float]:
+    """Seconds for 200 decoded quiescent trajectories of 1 000 steps of five networks, and fraction of the roofline."""
+    experiment = experiments.get(NAMES[0])
+    generator = torch.Generator().manual_seed(0)
+    networks, n_trajectories, n_steps = phases.untrained(experiment, 5, generator), 200, 1000
+    start = phases.starts(networks, n_trajectories, generator)
+    begin = time.perf_counter()
+    phases.quiescent(networks, n_steps, experiment.quiescent_noise, start, generator)
+    seconds = time.perf_counter() - begin
+    flop = (
+        2
+        * len(networks)
+        * n_trajectories
+        * n_steps
+        * experiment.n_units
+        * (experiment.n_units + networks.network.n_cells)
+    )
+    return {"seconds": seconds, "roofline": flop / (rate * 1e9) / seconds}
+
+
+def divergences() -> dict[str, float]:
+    """Seconds for the densities and divergences of Fig. 2e, and the density's largest relative error against SciPy's.
+
+    Four waking and six quiescent conditions of five networks, 200 000 points each, and all pairs.
+    """
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-1.1, 1.1, (10, 5, 200_000, 2))
+    begin = time.perf_counter()
+    density = [[statistics.Density(x) for x in condition] for condition in points]
+    for quiescent in density[4:]:
+        for active in density[:4]:
+            for q, a in zip(quiescent, active, strict=True):
+                statistics.kl_divergence(q, a, rng)
+    seconds = time.perf_counter() - begin
+    places = rng.uniform(-1.2, 1.2, (500, 2))
+    exact = scipy.stats.gaussian_kde(points[0, 0].T)(places.T)
+    return {"seconds": seconds, "relative_error": float(np.abs(density[0][0](places) / exact - 1).max())}
 
 
 def fastest(functions: dict[str, Callable[[], None]]) -> dict[str, float]:

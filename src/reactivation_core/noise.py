@@ -2,8 +2,8 @@ r"""Laws of the recurrent noise.
 
 In Eq. (2) one step of length $dt$ adds $\sigma\,\eta(t)$ to every unit, with $\eta \sim N(0, dt)$, so that noise per
 step has the standard deviation $\sigma\sqrt{dt}$ and the statistics of $r$ depend on $dt$ by no more than the error of
-the time step. `gaussian` is that law. `uniform` is what the released code draws instead: $\eta = \sqrt{dt}\,U$ with $U$ uniform on $[0, 1)$, whose mean
-is $+\sqrt{dt}/2$ and whose variance is $dt/12$.
+the time step. `gaussian` is that law. `uniform` is what the released code draws instead: $\eta = \sqrt{dt}\,U$ with $U$
+uniform on $[0, 1)$, whose mean is $+\sqrt{dt}/2$ and whose variance is $dt/12$.
 
 A law fills a tensor with independent draws of $\eta$ and returns it; $\sigma$ is the caller's.
 
