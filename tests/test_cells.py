@@ -81,6 +81,16 @@ def test_head_direction_cells_are_equation_21(generator, peak, width, dtype, rto
     np.testing.assert_allclose(got, expected, rtol=rtol, atol=1e-30)
 
 
+@pytest.mark.parametrize("peak", [False, True])
+@pytest.mark.parametrize("width", [3.0, math.pi / 6, 0.05])
+@pytest.mark.parametrize("dtype, rtol", [(torch.float64, 1e-12), (torch.float32, 1e-4)])
+def test_tuning_curves_are_sums_of_harmonics(generator, peak, width, dtype, rtol):
+    s = ((torch.rand(S, 7, 5, 1, generator=generator, dtype=torch.float64) * 2 - 1) * math.pi).to(dtype)
+    cells = HeadDirectionCells(head_direction_angles(CELLS).to(dtype), width, peak)
+    f = cells.tuning(s)
+    torch.testing.assert_close(cells.harmonics(s) @ cells.loadings(), f, rtol=0, atol=rtol * f.max().item())
+
+
 @pytest.mark.parametrize("width", [math.pi / 6, 0.02])
 def test_a_normalised_head_direction_cell_integrates_to_one(width):
     n = 20_000

@@ -10,6 +10,8 @@ Source: Krishna et al. (2024), Section 3; place cells and their decoding after S
 
 import math
 
+import numpy as np
+import scipy.special
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -83,6 +85,29 @@ class HeadDirectionCells(nn.Module):
             return f
         # i0e is exp(-kappa) I0(kappa), which stays finite for narrow tuning.
         return f / (2 * math.pi * torch.special.i0e(torch.tensor(kappa, dtype=f.dtype, device=f.device)))
+
+    def harmonics(self, s: Float[Tensor, "*points 1"]) -> Float[Tensor, "*points M"]:
+        r"""The functions of a bearing that all tuning curves are made of: $1, \cos ks, \sin ks$ for $k = 1, \dots, K$.
+
+        $$ e^{\kappa \cos(s - \theta)} = I_0(\kappa) + 2 \sum_{k \ge 1} I_k(\kappa)
+           \left(\cos ks \cos k\theta + \sin ks \sin k\theta\right) $$
+
+        is cut off where $I_k$ is lost in the rounding of the first term (Abramowitz and Stegun 1964, 9.6.34)."""
+        k = torch.arange(1, len(self._orders(s.dtype)), device=s.device, dtype=s.dtype)
+        return torch.cat((torch.ones_like(s), (k * s).cos(), (k * s).sin()), -1)
+
+    def loadings(self) -> Float[Tensor, "M N_o"]:
+        r"""The share of each harmonic in each curve: $f(s) = \varphi(s)\,C$."""
+        first, *others = self._orders(self.angles.dtype)
+        weights = self.angles.new_tensor([first, *others, *others])
+        return weights[:, None] * self.harmonics(self.angles[:, None]).T
+
+    def _orders(self, dtype: torch.dtype) -> list[float]:
+        kappa = 1 / self.width**2
+        orders = scipy.special.ive(np.arange(20 + 10 / self.width), kappa)
+        orders = orders[orders > torch.finfo(dtype).eps / 10 * orders[0]]
+        scale = 1 if self.peak else 1 / (2 * math.pi * orders[0])
+        return [scale * orders[0], *(2 * scale * orders[1:])]
 
     def decode(self, o: Float[Tensor, "S *points N_o"], k: int = 3) -> Float[Tensor, "S *points 1"]:
         """Bearing in radians: the circular mean of the preferred bearings of the `k` most active cells."""

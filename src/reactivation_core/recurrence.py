@@ -5,9 +5,10 @@ One call computes the training loss of every network in an ensemble,
 $$ L = \frac{1}{B T N_o} \sum_{b, t, i} \left(f_i(s_{b,t}) - (D r_{b,t})_i\right)^2, $$
 
 and its gradient for every parameter, equal to what automatic differentiation of `networks` gives. It is faster for
-three reasons. Recurrent and input weights act in one product, $[W_{rec}\; W_{in}]\,[r; \Delta s]$. The readout, its
+four reasons. Recurrent and input weights act in one product, $[W_{rec}\; W_{in}]\,[r; \Delta s]$. The readout, its
 error and the targets are formed a few steps at a time on the way back, while they are still in cache, and never
-stored whole. And the time sweep writes into buffers that are kept from batch to batch.
+stored whole. The head-direction cells, sums of few harmonics, are not formed at all. And the time sweep writes into
+buffers that are kept from batch to batch.
 
 With a lower-precision `dtype` (bfloat16) the products take their factors in that type; the state $r$, its gradient,
 the parameters and the sums over trajectories stay in float32.
@@ -18,12 +19,61 @@ Memory is laid out `(S, T, B, N)`, so that all trajectories of one step are cont
 import torch
 from torch import Tensor
 
+from reactivation_core.cells import HeadDirectionCells, PlaceCells
 from reactivation_core.networks import GRU, RNN, Network
 from reactivation_core.tasks import Task
 from reactivation_core.trajectories import Trajectories
 
 # Steps whose readout is formed at once: at B = 200 and N = 512 the working set of a block is a few megabytes.
 _BLOCK = 10
+
+
+class Readout:
+    r"""Squared error $\sum \lVert f(s) - D r \rVert^2$ of a readout, and its gradients, a few states at a time."""
+
+    def __init__(self, D: Tensor, cells: PlaceCells, dtype: torch.dtype):
+        self.D, self.cells = D.to(dtype), cells
+        self.grad_D = torch.zeros_like(D)
+        self.error = D.new_zeros(len(D))
+
+    def read(self, states: Tensor, s: Tensor) -> Tensor:
+        """Take in states `(S, n, N)` and what they should tell; returns the gradient for the states."""
+        error = self.cells.tuning(s).sub_(torch.bmm(states, self.D.mT))
+        self.error += torch.linalg.vector_norm(error, dim=(1, 2)).square_()
+        error = error.to(self.D.dtype)
+        self.grad_D += torch.bmm(error.mT, states)
+        return torch.bmm(error, -2 * self.D)
+
+    def finish(self) -> tuple[Tensor, Tensor]:
+        """The error, `(S,)`, and its gradient for `D`."""
+        return self.error, self.grad_D.mul_(-2)
+
+
+class HarmonicReadout:
+    r"""The same, without a product over states and cells both, where few harmonics make up all tuning curves.
+
+    With $f = \varphi\,C$, $x = [r; \varphi]$ and $A = [D, -C^\top]$ the error is $\sum \lVert A x \rVert^2 =
+    \mathrm{tr}(A^\top A \sum x x^\top)$. Its gradients are the columns of $2 A^\top A\,x$ and $2 A \sum x x^\top$ that
+    belong to $r$. They are small differences of large terms, so all factors keep the parameters' type."""
+
+    def __init__(self, D: Tensor, cells: HeadDirectionCells, dtype: torch.dtype):
+        self.cells, self.N = cells, D.shape[-1]
+        self.A = torch.cat((D, -cells.loadings().T.expand(len(D), -1, -1)), -1)
+        self.gram = self.A.mT @ self.A
+        self.moments = torch.zeros_like(self.gram)
+
+    def read(self, states: Tensor, s: Tensor) -> Tensor:
+        """As above."""
+        x = torch.cat((states.to(self.A.dtype), self.cells.harmonics(s)), -1)
+        self.moments += torch.bmm(x.mT, x)
+        return torch.bmm(x, 2 * self.gram[..., : self.N])
+
+    def finish(self) -> tuple[Tensor, Tensor]:
+        """As above."""
+        return (self.gram * self.moments).sum((1, 2)), 2 * (self.A @ self.moments)[..., : self.N]
+
+
+READOUTS: dict[type, type] = {PlaceCells: Readout, HeadDirectionCells: HarmonicReadout}
 
 
 class Recurrence:
@@ -66,25 +116,20 @@ class Recurrence:
                 r.add_(self.eta[:, t], alpha=sigma)
             self.x[:, t + 1, :, :N] = r
 
-        D = self.network.D.to(dtype)
-        grad_D = torch.zeros_like(self.network.D)
-        loss = torch.zeros(S, device=r.device, dtype=r.dtype)
+        readout = READOUTS[type(self.task.cells)](self.network.D, self.task.cells, dtype)
         delta = torch.zeros_like(r)  # dL/dr(t), carried backwards
-        scale = 1 / (B * T * D.shape[1])
+        scale = 1 / (B * T * self.network.n_cells)
         for end in range(T, 0, -_BLOCK):
             start = max(end - _BLOCK, 0)
             states = self.x[:, start + 1 : end + 1].flatten(1, 2)[..., :N]
             s = batch.s[:, :, start + 1 : end + 1].transpose(1, 2)
-            error = self.task.cells.tuning(s).flatten(1, 2).sub_(torch.bmm(states, D.mT))
-            loss += torch.linalg.vector_norm(error, dim=(1, 2)).square_()
-            error = error.to(dtype)
-            grad_D += torch.bmm(error.mT, states)
-            grad_states = torch.bmm(error, -2 * scale * D).unflatten(1, (end - start, B))
+            grad_states = readout.read(states, s.flatten(1, 2)).unflatten(1, (end - start, B))
             for t in reversed(range(start, end)):
-                delta += grad_states[:, t - start]
+                delta.add_(grad_states[:, t - start], alpha=scale)
                 self.backward_step(t, delta)
             self.accumulate(start, end)
-        self.network.D.grad = grad_D.mul_(-2 * scale)
+        loss, grad_D = readout.finish()
+        self.network.D.grad = grad_D.mul_(scale)
         self.network.encoder.grad = torch.bmm(delta.to(dtype).mT, f0).to(grad_D.dtype)
         self.finish()
         return loss.mul_(scale)
