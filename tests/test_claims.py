@@ -69,6 +69,12 @@ def test_verdict(data, test, interval, expected):
     assert claims.verdict(claim, measured) == expected
 
 
+def test_a_prediction_beyond_the_paper_holds_or_does_not(data):
+    claim = claims.load()[0].model_copy(update={"section": "beyond"})
+    verdicts = [claims.verdict(claim, measurement(m, m - 0.2, m + 0.2)) for m in (0.5, 0.9, 1.5)]
+    assert verdicts == ["holds", "partly", "does not hold"]
+
+
 def test_verdict_without_measurement(data):
     assert claims.verdict(claims.load()[0], None) == "not measured"
 
@@ -160,6 +166,8 @@ def test_the_scorecard_has_every_claim_with_its_verdict_for_both_laws(data, monk
     assert (first["uniform"]["value"], first["uniform"]["verdict"]) == (2.0, "not reproduced")
     assert (second["id"], second["value"], second["interval"], second["uniform"]) == ("b", None, None, None)
     assert claims.summary([first, second]) == "2 claims: 1 reproduced, 1 not measured"
+    beyond = second | {"section": "beyond", "verdict": "does not hold"}
+    assert claims.summary([first, beyond]) == "1 claims: 1 reproduced; 1 predictions beyond the paper: 1 does not hold"
 
 
 def test_the_scorecard_agrees_with_the_verdicts_chapters_print(reference, capsys):

@@ -13,17 +13,25 @@ from sphinx.util.docutils import SphinxDirective
 
 from reactivation_core import claims
 
-MARKS = {"reproduced": "✓", "partly": "~", "not reproduced": "✗", "not measured": "·"}
+MARKS = {
+    "reproduced": "✓",
+    "holds": "✓",
+    "partly": "~",
+    "not reproduced": "✗",
+    "does not hold": "✗",
+    "not measured": "·",
+}
 
 
 class Scorecard(SphinxDirective):
-    """One table of claims for each chapter that measures some."""
+    """One table for each chapter that measures some claims of the section named by the argument."""
+
+    required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         lines = []
-        for chapter, entries in groupby(
-            claims.scorecard(), lambda entry: entry["chapter"]
-        ):
+        section = [e for e in claims.scorecard() if e["section"] == self.arguments[0]]
+        for chapter, entries in groupby(section, lambda entry: entry["chapter"]):
             here = (
                 self.env.doc2path(chapter, base=False)
                 if chapter in self.env.found_docs

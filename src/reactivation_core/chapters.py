@@ -81,7 +81,7 @@ class Chapter:
         """The chapter's claims with what was measured, rounded; where a claim was measured with the released code's
         uniform noise too, that stands below it."""
         rows = [
-            "| claim of the paper | source | test | measured | 95 % interval | verdict |",
+            "| claim | source | test | measured | 95 % interval | verdict |",
             "|---|---|---|---|---|---|",
         ]
         for claim in self._claims():

@@ -1,8 +1,9 @@
-r"""The paper's claims, what was measured of them, and the verdicts.
+r"""The paper's claims and our predictions beyond it, what was measured of them, and the verdicts.
 
 `data/claims.toml` holds every claim with a test fixed before the measurement; `data/results/CHAPTER.json` holds what a
 chapter measured. A verdict joins the two: *reproduced* if the whole interval over networks passes the test, *partly*
-if only the mean does, *not reproduced* otherwise.
+if only the mean does, *not reproduced* otherwise; of a prediction beyond the paper we say *holds*, *partly* and *does
+not hold*.
 """
 
 import json
@@ -22,13 +23,14 @@ RESULTS = ENSEMBLES.parent / "results"
 # A metric measured with the released code's uniform noise has this after its name.
 UNIFORM = "_uniform"
 
-Verdict = Literal["reproduced", "partly", "not reproduced", "not measured"]
+Verdict = Literal["reproduced", "holds", "partly", "not reproduced", "does not hold", "not measured"]
 
 
 class Claim(Settings):
-    """A claim that can fail."""
+    """A claim that can fail: of the paper, or a prediction beyond it."""
 
     id: str
+    section: Literal["paper", "beyond"] = "paper"
     source: str
     statement: str
     chapter: str
@@ -104,10 +106,12 @@ def verdict(claim: Claim, measurement: Measurement | None) -> Verdict:
     """Join a claim to its measurement."""
     if measurement is None:
         return "not measured"
+    beyond = claim.section == "beyond"
     if not claim.passes(measurement.mean):
-        return "not reproduced"
-    whole = claim.passes(measurement.low) and claim.passes(measurement.high)
-    return "reproduced" if whole else "partly"
+        return "does not hold" if beyond else "not reproduced"
+    if not (claim.passes(measurement.low) and claim.passes(measurement.high)):
+        return "partly"
+    return "holds" if beyond else "reproduced"
 
 
 def scorecard() -> list[dict[str, object]]:
@@ -138,6 +142,10 @@ def _standing(claim: Claim, measurement: Measurement | None) -> dict[str, object
 
 def summary(entries: list[dict[str, object]]) -> str:
     """How many claims have which verdict, in one line."""
-    counts = Counter(entry["verdict"] for entry in entries)
-    parts = [f"{counts[name]} {name}" for name in get_args(Verdict) if counts[name]]
-    return f"{len(entries)} claims: {', '.join(parts)}"
+    parts = []
+    for section, what in (("paper", "claims"), ("beyond", "predictions beyond the paper")):
+        counts = Counter(entry["verdict"] for entry in entries if entry["section"] == section)
+        if counts:
+            verdicts = [f"{counts[name]} {name}" for name in get_args(Verdict) if counts[name]]
+            parts.append(f"{counts.total()} {what}: {', '.join(verdicts)}")
+    return "; ".join(parts)

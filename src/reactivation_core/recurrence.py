@@ -73,7 +73,7 @@ class HarmonicReadout:
         return (self.gram * self.moments).sum((1, 2)), 2 * (self.A @ self.moments)[..., : self.N]
 
 
-READOUTS: dict[type, type] = {PlaceCells: Readout, HeadDirectionCells: HarmonicReadout}
+READOUTS: dict[type, type] = {HeadDirectionCells: HarmonicReadout}
 
 
 class Recurrence:
@@ -116,7 +116,7 @@ class Recurrence:
                 r.add_(self.eta[:, t], alpha=sigma)
             self.x[:, t + 1, :, :N] = r
 
-        readout = READOUTS[type(self.task.cells)](self.network.D, self.task.cells, dtype)
+        readout = READOUTS.get(type(self.task.cells), Readout)(self.network.D, self.task.cells, dtype)
         delta = torch.zeros_like(r)  # dL/dr(t), carried backwards
         scale = 1 / (B * T * self.network.n_cells)
         for end in range(T, 0, -_BLOCK):
