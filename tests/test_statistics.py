@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.signal
 import scipy.special
 import scipy.stats
 from hypothesis import given, settings
@@ -201,6 +202,13 @@ def test_step_lengths():
     assert statistics.step_lengths(positions).tolist() == [[5.0, 1.0]]
 
 
+def test_without_leaps_keeps_the_short_steps():
+    positions = np.array([[[0.0, 0.0], [0.1, 0.0], [1.1, 0.0], [1.1, 0.2], [0.1, 0.2]]])
+    expected = [[[0.0, 0.0], [0.1, 0.0], [0.1, 0.0], [0.1, 0.2], [0.1, 0.2]]]
+    assert statistics.without_leaps(positions, 0.4) == pytest.approx(np.array(expected))
+    assert statistics.without_leaps(positions, 2.0) == pytest.approx(positions)
+
+
 def test_coverage_counts_tiles():
     assert statistics.coverage(np.array([[0.5, 0.5], [0.6, 0.6], [-0.5, -0.5]]), 2.0, 2) == 0.5
     assert statistics.coverage(np.array([[5.0, 5.0]]), 2.0, 2) == 0
@@ -243,3 +251,103 @@ def test_ring_order_takes_any_origin_and_sense(rng, sign):
     points = centre + 5 * np.stack((np.cos(angle), np.sin(angle)), 1)
     assert statistics.ring_order(points, bearings, centre) == pytest.approx(np.exp(-(0.3**2) / 2), abs=0.01)
     assert statistics.ring_order(points, rng.permutation(bearings), centre) < 0.05
+
+
+def autoregression(rng, shape, steps, phi):
+    """Stationary AR(1) of unit variance, `(*shape, steps)`."""
+    noise = rng.standard_normal((*shape, steps))
+    noise[..., 1:] *= np.sqrt(1 - phi**2)
+    return scipy.signal.lfilter([1], [1, -phi], noise)
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.9, 0.98])
+def test_split_rhat_of_autoregressions(rng, phi):
+    chains = np.moveaxis(autoregression(rng, (2, 2000), 200, phi), 0, -1) * (1.0, 3.0) + (5.0, -2.0)
+    n = 100
+    lag = np.arange(1, n)
+    # Variance of the mean of n correlated steps of unit variance.
+    g = (1 + 2 * ((1 - lag / n) * phi**lag).sum()) / n
+    assert statistics.split_rhat(chains) == pytest.approx(np.sqrt((1 - 1 / n) / (1 - g)), rel=0.02)
+
+
+def test_split_rhat_sees_what_does_not_mix(rng):
+    still = np.repeat(rng.standard_normal((10, 1, 2)), 20, 1)
+    assert statistics.split_rhat(still) > 1e6
+    # All chains alike, but in another place in each half.
+    drifting = rng.standard_normal((50, 200, 1)) + np.repeat([0.0, 10.0], 100)[:, None]
+    assert statistics.split_rhat(drifting) > 4
+    with pytest.raises(ValueError, match="at least 2 chains"):
+        statistics.split_rhat(still[:1])
+
+
+def test_memory_of_an_autoregression_is_its_correlation_at_twice_the_lag(rng):
+    phi, B, T = 0.97, 20_000, 40
+    start = rng.standard_normal((B, 1, 1))
+    noise = np.sqrt(1 - phi**2) * rng.standard_normal((B, 2, T))
+    x = scipy.signal.lfilter([1], [1, -phi], noise, zi=np.broadcast_to(phi * start, (B, 2, 1)))[0]
+    found = statistics.memory(np.stack((x + 3, -2 * x), -1))
+    assert found == pytest.approx(phi ** (2 * np.arange(1, T + 1)), abs=0.02)
+
+
+def test_memory_is_whole_without_noise_and_of_any_function_of_the_start(rng):
+    twins = np.repeat(rng.standard_normal((50, 1, 3, 2)) ** 2, 2, 1)
+    assert statistics.memory(twins) == pytest.approx(1.0)
+    apart = statistics.memory(rng.standard_normal((5000, 2, 3, 2)))
+    assert apart == pytest.approx(0.0, abs=0.04)
+
+
+def test_first_below_interpolates():
+    times = np.array([1.0, 2.0, 4.0])
+    assert statistics.first_below(times, np.array([1.0, 0.6, 0.2]), 0.5) == pytest.approx(2.5)
+    assert statistics.first_below(times, np.array([0.1, 0.0, 0.0]), 0.5) == 1.0
+    assert statistics.first_below(times, np.array([1.0, 1.0, 1.0]), 0.5) == np.inf
+
+
+def test_autocorrelation_of_an_autoregression(rng):
+    x = np.moveaxis(autoregression(rng, (2, 4000), 100, 0.95), 0, -1) + (7.0, 0.0)
+    lags = np.array([0, 1, 10, 40])
+    assert statistics.autocorrelation(x, lags) == pytest.approx(0.95**lags, abs=0.02)
+
+
+def test_mean_squared_displacement_and_its_exponent(rng):
+    lags = np.array([1, 2, 5, 10, 20])
+    brownian = np.cumsum(0.1 * rng.standard_normal((4000, 100, 2)), 1)
+    found = statistics.mean_squared_displacement(brownian, lags)
+    assert found == pytest.approx(2 * 0.01 * lags, rel=0.03)
+    assert statistics.exponent(lags, found) == pytest.approx(1.0, abs=0.02)
+    straight = np.arange(100)[:, None] * rng.standard_normal((10, 1, 2))
+    assert statistics.exponent(lags, statistics.mean_squared_displacement(straight, lags)) == pytest.approx(2.0)
+    # A stationary AR(1) with variance 1 in each of two coordinates.
+    x = np.moveaxis(autoregression(rng, (2, 4000), 100, 0.9), 0, -1)
+    assert statistics.mean_squared_displacement(x, lags) == pytest.approx(4 * (1 - 0.9**lags), rel=0.03)
+
+
+def cycle(rng, n_steps, forward):
+    """Positions in the four tiles of a box, stepping round one way with this probability, else the other."""
+    steps = np.where(rng.random((500, n_steps)) < forward, 1, -1)
+    tile = (rng.integers(4, size=(500, 1)) + np.cumsum(steps, 1)) % 4
+    return np.array([[-0.5, -0.5], [-0.5, 0.5], [0.5, 0.5], [0.5, -0.5]])[tile]
+
+
+@pytest.mark.parametrize("forward", [0.5, 0.8, 1.0])
+def test_transitions_of_a_cycle(rng, forward):
+    p = statistics.transitions(cycle(rng, 200, forward), 1, 2.0, 2)
+    expected = np.zeros((4, 4))
+    # Tiles are counted along y first: the cycle visits 0, 1, 3, 2.
+    for a, b in ((0, 1), (1, 3), (3, 2), (2, 0)):
+        expected[a, b], expected[b, a] = forward / 4, (1 - forward) / 4
+    assert p == pytest.approx(expected, abs=0.01)
+    assert statistics.asymmetry(p) == pytest.approx(2 * forward - 1, abs=0.02)
+    assert statistics.transition_distance(p, expected) == pytest.approx(0, abs=0.02)
+    assert statistics.transition_distance(p, expected.T) == pytest.approx(2 * forward - 1, abs=0.02)
+
+
+def test_transition_distance_counts_unvisited_tiles():
+    q = np.array([[0.5, 0.0], [0.0, 0.5]])
+    assert statistics.transition_distance(np.array([[1.0, 0.0], [0.0, 0.0]]), q) == 0.5
+    assert statistics.transition_distance(q, q) == 0
+
+
+def test_transitions_need_a_lag_shorter_than_the_trajectories(rng):
+    with pytest.raises(ValueError, match="lag of 1 to 199"):
+        statistics.transitions(cycle(rng, 200, 0.5), 200, 2.0, 2)

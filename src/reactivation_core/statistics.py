@@ -199,6 +199,13 @@ def step_lengths(positions: Float[ndarray, "*shape T 2"]) -> Float[ndarray, "*sh
     return np.linalg.norm(np.diff(positions, axis=-2), axis=-1)
 
 
+def without_leaps(positions: Float[ndarray, "*shape T 2"], longest: float) -> Float[ndarray, "*shape T 2"]:
+    """Trajectories with every step longer than `longest` metres left out, and the rest joined up."""
+    steps = np.diff(positions, axis=-2)
+    steps = np.where(np.linalg.norm(steps, axis=-1, keepdims=True) > longest, 0, steps)
+    return positions[..., :1, :] + np.concatenate((np.zeros_like(steps[..., :1, :]), steps.cumsum(-2)), -2)
+
+
 def coverage(positions: Float[ndarray, "n 2"], box: float, n_bins: int = 11) -> float:
     """Fraction of the `n_bins` x `n_bins` tiles of a box centred on 0 that hold at least one position."""
     edges = np.linspace(-box / 2, box / 2, n_bins + 1)
@@ -209,6 +216,112 @@ def coverage(positions: Float[ndarray, "n 2"], box: float, n_bins: int = 11) -> 
 def total_variance(positions: Float[ndarray, "*shape T d"]) -> Float[ndarray, "*shape"]:
     """Variance of each decoded trajectory over its steps, summed over coordinates, in m²."""
     return positions.var(axis=-2).sum(-1)
+
+
+def split_rhat(chains: Float[ndarray, "B T d"]) -> float:
+    r"""How far chains are from having forgotten where they started:
+
+    $$ \hat R = \sqrt{\frac{\frac{n-1}{n}\,W + \operatorname{Var}(\bar x)}{W}}, $$
+
+    each chain cut into halves of $n$ steps, $W$ the mean variance within a half, $\operatorname{Var}(\bar x)$ that of
+    the means of the halves, both summed over coordinates. 1 if every half visits all that all together visit; infinite
+    for chains that stand still at different places.
+
+    Source: Gelman and Rubin (1992); cut into halves, to see drifts too, after Vehtari et al. (2021).
+
+    Raises:
+        ValueError: for fewer than 2 chains or 4 steps.
+    """
+    if len(chains) < 2 or chains.shape[1] < 4:
+        raise ValueError(f"expected at least 2 chains of 4 steps, got shape {chains.shape}")
+    n = chains.shape[1] // 2
+    halves = np.concatenate((chains[:, :n], chains[:, -n:])).astype(float)
+    within, between = halves.var(1, ddof=1).mean(0).sum(), halves.mean(1).var(0, ddof=1).sum()
+    with np.errstate(divide="ignore"):
+        return float(np.sqrt((n - 1) / n + np.divide(between, within)))
+
+
+def memory(twins: Float[ndarray, "B 2 T d"]) -> Float[ndarray, " T"]:
+    r"""Share of the variance of positions at each time that the start accounts for, whatever function of the start they
+    are: the correlation between two runs $x, x'$ from the same start with noise of their own (Fisher's intraclass
+    correlation),
+
+    $$ \frac{E\left[(x - \mu) \cdot (x' - \mu)\right]}{E\,\lVert x - \mu\rVert^2}
+       = \frac{\operatorname{Var} E[x \mid \text{start}]}{\operatorname{Var} x} , $$
+
+    $\mu$ the mean over all runs. 1 without noise; about $-1/2B$ when all is forgotten. For a reversible process begun
+    in its stationary law it is the autocorrelation at twice the lag.
+    """
+    apart = twins - twins.mean((0, 1))
+    return (apart[:, 0] * apart[:, 1]).mean(0).sum(-1) / (apart**2).mean((0, 1)).sum(-1)
+
+
+def first_below(times: Float[ndarray, " T"], values: Float[ndarray, " T"], threshold: float) -> float:
+    """First time at which `values` are below a threshold, interpolated; infinite if they never are."""
+    below = np.flatnonzero(np.asarray(values) < threshold)
+    if len(below) == 0:
+        return float("inf")
+    i = below[0]
+    if i == 0:
+        return float(times[0])
+    share = (values[i - 1] - threshold) / (values[i - 1] - values[i])
+    return float(times[i - 1] + share * (times[i] - times[i - 1]))
+
+
+def autocorrelation(x: Float[ndarray, "B T d"], lags: ndarray) -> Float[ndarray, " lags"]:
+    """Correlation of what lies so many steps apart, coordinates and trajectories together, about the mean of them all.
+
+    1 at lag 0; the mean of single trajectories is not taken off, which would bend short ones towards 0.
+    """
+    apart = x - x.mean((0, 1))
+    T = x.shape[1]
+    return np.array([(apart[:, : T - k] * apart[:, k:]).sum(-1).mean() for k in lags]) / (apart**2).sum(-1).mean()
+
+
+def mean_squared_displacement(x: Float[ndarray, "*shape T d"], lags: ndarray) -> Float[ndarray, " lags"]:
+    """Mean square of the distance between positions so many steps apart, over all trajectories and origins, in m²."""
+    T = x.shape[-2]
+    return np.array([((x[..., k:, :] - x[..., : T - k, :]) ** 2).sum(-1).mean() for k in lags])
+
+
+def exponent(lags: ndarray, values: ndarray) -> float:
+    """Slope of log `values` against log `lags`, by least squares: of a mean squared displacement 1 for diffusion, 2 for
+    straight lines."""
+    return float(np.polyfit(np.log(lags), np.log(values), 1)[0])
+
+
+def transitions(positions: Float[ndarray, "B T 2"], lag: int, box: float, n_bins: int) -> Float[ndarray, "K K"]:
+    """Shares of moves from tile to tile in `lag` steps, all origins together; rows are tiles of origin, the sum is 1.
+
+    The box centred on 0 has `n_bins` x `n_bins` tiles; what lies outside counts as in the nearest one.
+
+    Raises:
+        ValueError: if no trajectory is longer than the lag.
+    """
+    if not 0 < lag < positions.shape[1]:
+        raise ValueError(f"expected a lag of 1 to {positions.shape[1] - 1} steps, got {lag}")
+    tile = np.clip(np.floor((positions / box + 0.5) * n_bins), 0, n_bins - 1).astype(int) @ (n_bins, 1)
+    K = n_bins**2
+    counts = np.bincount((tile[:, :-lag] * K + tile[:, lag:]).ravel(), minlength=K**2)
+    return counts.reshape(K, K) / counts.sum()
+
+
+def transition_distance(p: Float[ndarray, "K K"], q: Float[ndarray, "K K"]) -> float:
+    r"""Total variation between the rows of two transition matrices, weighted by where `q` starts:
+
+    $$ \sum_i q_i\; \tfrac12 \sum_j \left\lvert p(j \mid i) - q(j \mid i) \right\rvert , $$
+
+    the share of moves to be redirected to make one of the other. A tile where `p` has no moves counts 1."""
+    origin_p, origin_q = p.sum(1, keepdims=True), q.sum(1, keepdims=True)
+    rows = (np.divide(x, o, out=np.zeros_like(x), where=o > 0) for x, o in ((p, origin_p), (q, origin_q)))
+    difference = np.abs(np.subtract(*rows)).sum(1) / 2
+    return float(origin_q[:, 0] @ np.where(origin_p[:, 0] > 0, difference, 1.0))
+
+
+def asymmetry(p: Float[ndarray, "K K"]) -> float:
+    r"""Share of moves that no reverse move balances, $\frac12 \sum_{ij} \lvert p_{ij} - p_{ji}\rvert$: 0 for a
+    reversible process, 1 if every move goes one way only."""
+    return float(np.abs(p - p.T).sum() / 2)
 
 
 def ring_depth(density: Density | UniformDensity, radius: float, core: float = 0.1) -> float:
