@@ -8,6 +8,7 @@ Source: Krishna et al. (2024), Appendix A.2; Scott (1992) for the bandwidth.
 from typing import NamedTuple
 
 import numpy as np
+import scipy.fft
 import scipy.ndimage
 import scipy.stats
 from jaxtyping import Float
@@ -41,8 +42,8 @@ class Density:
     $$ \hat p(x) = \frac{1}{n} \sum_i N\!\left(x;\, x_i,\, n^{-1/3}\,\hat\Sigma\right), $$
 
     equal to `scipy.stats.gaussian_kde` (Scott's bandwidth, $n^{-2/(d+4)}$ times the covariance, $d = 2$), and fast:
-    in coordinates where $\hat\Sigma$ is the identity the points are binned to a fine grid, smoothed one axis at a
-    time, and interpolated.
+    in coordinates where $\hat\Sigma$ is the identity the points are binned to a fine grid, smoothed in Fourier space,
+    and interpolated.
 
     Args:
         points: `(n, 2)`, not all on one line.
@@ -67,11 +68,13 @@ class Density:
         self.spacing = self.bandwidth / 20
         white = self._whiten(points)
         self.origin = white.min(0) - 8 * self.bandwidth
-        shape = np.ceil((white.max(0) + 8 * self.bandwidth - self.origin) / self.spacing).astype(int) + 1
+        extent = np.ceil((white.max(0) + 8 * self.bandwidth - self.origin) / self.spacing).astype(int) + 1
+        shape = [scipy.fft.next_fast_len(n, real=True) for n in extent]
         counts = self._bin((white - self.origin) / self.spacing, shape)
         # Sharing a point linearly between two bins adds spacing²/6 to the variance of the kernel.
         width = np.sqrt(self.bandwidth**2 / self.spacing**2 - 1 / 6)
-        smooth = scipy.ndimage.gaussian_filter(counts, width, truncate=8, mode="constant")
+        spectrum = scipy.ndimage.fourier_gaussian(scipy.fft.rfft2(counts), width, n=shape[1])
+        smooth = scipy.fft.irfft2(spectrum, shape)
         volume = len(points) * self.spacing**2 * np.linalg.det(self.root)
         self.coefficients = scipy.ndimage.spline_filter(smooth / volume)
 
@@ -79,7 +82,7 @@ class Density:
         return np.linalg.solve(self.root, (x - self.mean).T).T
 
     @staticmethod
-    def _bin(position: ndarray, shape: ndarray) -> ndarray:
+    def _bin(position: ndarray, shape: list[int]) -> ndarray:
         lower = np.floor(position).astype(int)
         upper_share = position - lower
         counts = np.zeros(shape)
@@ -197,13 +200,6 @@ def dimensions(explained: Float[ndarray, "*shape N_r"], fraction: float = 0.9) -
 def step_lengths(positions: Float[ndarray, "*shape T 2"]) -> Float[ndarray, "*shape T-1"]:
     """Distance between successive decoded positions, in metres."""
     return np.linalg.norm(np.diff(positions, axis=-2), axis=-1)
-
-
-def without_leaps(positions: Float[ndarray, "*shape T 2"], longest: float) -> Float[ndarray, "*shape T 2"]:
-    """Trajectories with every step longer than `longest` metres left out, and the rest joined up."""
-    steps = np.diff(positions, axis=-2)
-    steps = np.where(np.linalg.norm(steps, axis=-1, keepdims=True) > longest, 0, steps)
-    return positions[..., :1, :] + np.concatenate((np.zeros_like(steps[..., :1, :]), steps.cumsum(-2)), -2)
 
 
 def coverage(positions: Float[ndarray, "n 2"], box: float, n_bins: int = 11) -> float:
