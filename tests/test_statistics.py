@@ -202,13 +202,6 @@ def test_step_lengths():
     assert statistics.step_lengths(positions).tolist() == [[5.0, 1.0]]
 
 
-def test_without_leaps_keeps_the_short_steps():
-    positions = np.array([[[0.0, 0.0], [0.1, 0.0], [1.1, 0.0], [1.1, 0.2], [0.1, 0.2]]])
-    expected = [[[0.0, 0.0], [0.1, 0.0], [0.1, 0.0], [0.1, 0.2], [0.1, 0.2]]]
-    assert statistics.without_leaps(positions, 0.4) == pytest.approx(np.array(expected))
-    assert statistics.without_leaps(positions, 2.0) == pytest.approx(positions)
-
-
 def test_coverage_counts_tiles():
     assert statistics.coverage(np.array([[0.5, 0.5], [0.6, 0.6], [-0.5, -0.5]]), 2.0, 2) == 0.5
     assert statistics.coverage(np.array([[5.0, 5.0]]), 2.0, 2) == 0
