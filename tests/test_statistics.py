@@ -315,6 +315,21 @@ def test_mean_squared_displacement_and_its_exponent(rng):
     assert statistics.mean_squared_displacement(x, lags) == pytest.approx(4 * (1 - 0.9**lags), rel=0.03)
 
 
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 1.8])
+def test_increment_exponent_is_blind_to_scatter(rng, alpha):
+    k = np.array([5, 10, 20])
+    assert statistics.increment_exponent(*(0.3 + 0.02 * k**alpha)) == pytest.approx(alpha)
+    assert np.isnan(statistics.increment_exponent(1.0, 2.0, 1.5))
+
+
+def test_increment_exponent_of_diffusion_seen_through_scatter(rng):
+    x = np.cumsum(0.1 * rng.standard_normal((20_000, 60, 2)), 1) + 0.3 * rng.standard_normal((20_000, 60, 2))
+    lags = np.array([5, 10, 20])
+    found = statistics.mean_squared_displacement(x, lags)
+    assert statistics.increment_exponent(*found) == pytest.approx(1.0, abs=0.05)
+    assert statistics.exponent(lags, found) < 0.7
+
+
 def cycle(rng, n_steps, forward):
     """Positions in the four tiles of a box, stepping round one way with this probability, else the other."""
     steps = np.where(rng.random((500, n_steps)) < forward, 1, -1)

@@ -286,6 +286,18 @@ def exponent(lags: ndarray, values: ndarray) -> float:
     return float(np.polyfit(np.log(lags), np.log(values), 1)[0])
 
 
+def increment_exponent(first: float, second: float, third: float) -> float:
+    r"""Exponent $\alpha$ of $a + b\,k^\alpha$ from its values at $k$, $2k$ and $4k$, whatever $a$:
+
+    $$ \alpha = \log_2 \frac{y(4k) - y(2k)}{y(2k) - y(k)} . $$
+
+    Of mean squared displacements $a$ is the scatter of a decoder that is drawn anew within $k$ steps. Not a number
+    where the increments differ in sign.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.log2((third - second) / (second - first)))
+
+
 def transitions(positions: Float[ndarray, "B T 2"], lag: int, box: float, n_bins: int) -> Float[ndarray, "K K"]:
     """Shares of moves from tile to tile in `lag` steps, all origins together; rows are tiles of origin, the sum is 1.
 
