@@ -173,6 +173,10 @@ class Manifold:
             s = (s + ds.clamp(-0.05, 0.05).to(s.dtype)).clamp(-self.limit, self.limit)
         return s
 
+    def asked(self, s: Float[Tensor, "n 2"], ds: Float[Tensor, "n 2"]) -> Float[Tensor, "n N_o"]:
+        r"""What Eq. (17) asks of the output, $f'(s)\,\Delta s$."""
+        return sum(slope * x[:, None] for slope, x in zip(self._jet(s)[1:], ds.unbind(-1), strict=True))
+
     def basis(self, s: Float[Tensor, "n 2"]) -> Float[Tensor, "2 n N"]:
         """Two orthonormal tangents at each point."""
         e1, e2 = self.tangents(s)
@@ -272,9 +276,10 @@ class Denoiser:
             torch.cat([scale(x) for scale, x in zip(self.scales, (m, e), strict=True)], -1) @ self.W + self.b
         ).relu()
 
-    def __call__(self, r: Float[Tensor, "n N"]) -> Float[Tensor, "n N"]:
-        r"""$\hat u(r)$."""
-        return self.factor * self._estimate(self.kind, r, self.manifold(self.manifold.place(r)))
+    def __call__(self, r: Float[Tensor, "n N"], s: Float[Tensor, "n 2"] | None = None) -> Float[Tensor, "n N"]:
+        r"""$\hat u(r)$; `s` is `manifold.place(r)`, if at hand."""
+        s = self.manifold.place(r) if s is None else s
+        return self.factor * self._estimate(self.kind, r, self.manifold(s))
 
 
 class _Normal:
