@@ -126,6 +126,9 @@ def test_the_manifold_is_found(ideal, manifold, noisy):
     h = 1e-3 * torch.eye(2)
     for tangent, x in zip(manifold.tangents(s), h, strict=True):
         torch.testing.assert_close(tangent, (manifold(s + x) - manifold(s - x)) / 2e-3, atol=1e-3, rtol=1e-2)
+    ds, cells = 1e-3 * torch.randn(s.shape, generator=torch.Generator().manual_seed(4)), ideal.task.cells
+    moved = (cells.tuning((s + ds)[None]) - cells.tuning((s - ds)[None]))[0] / 2
+    torch.testing.assert_close(manifold.asked(s, ds), moved.double(), atol=1e-6, rtol=1e-2)
     basis = manifold.basis(s)
     torch.testing.assert_close((basis[0] * basis[1]).sum(-1), torch.zeros(300, dtype=torch.float64), atol=1e-6, rtol=0)
     torch.testing.assert_close(basis.norm(dim=-1), torch.ones(2, 300, dtype=torch.float64))
