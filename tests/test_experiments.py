@@ -11,8 +11,9 @@ from reactivation_core.networks import GRU, RNN
 BIASES = ("unbiased", "biased")
 
 
-def test_names_are_the_papers_conditions():
+def test_names_are_the_papers_conditions_and_two_of_its_text():
     assert set(EXPERIMENTS) == {
+        *(f"position-noisy-unbiased-{variant}" for variant in ("slow", "unnormalised")),
         *(f"position-{kind}-{bias}" for kind in ("noisy", "noiseless", "gru") for bias in BIASES),
         *(f"head-direction-{bias}" for bias in BIASES),
         *(f"{kind}-{bias}-uniform" for kind in ("position-noisy", "head-direction") for bias in BIASES),
@@ -38,9 +39,9 @@ def test_settings_are_those_of_tables_a1_and_a2(name):
     assert motion.turning == 11.52
     biased = "unbiased" not in name
     if position:
-        assert (task.width, task.normalise) == (0.2, True)
+        assert (task.width, task.normalise) == (0.2, "unnormalised" not in name)
         assert (motion.box, motion.border, motion.slowing, motion.drift) == (2.2, 0.03, 0.25, 0.05 if biased else 0)
-        assert motion.speed == pytest.approx(0.26 * math.pi)
+        assert motion.speed == pytest.approx(0.2 if "slow" in name else 0.26 * math.pi)
     else:
         assert (task.width, task.peak, motion.counter_clockwise) == (math.pi / 6, True, biased)
 

@@ -24,7 +24,7 @@ class List:
             there = "trained" if (store.ENSEMBLES / f"{name}.safetensors").is_file() else "-"
             law = experiment.noise if experiment.sigma > 0 else "no"
             print(
-                f"{name:<34} {there:<8} {experiment.network.upper()} {experiment.n_units}, {law} noise,"
+                f"{name:<37} {there:<8} {experiment.network.upper()} {experiment.n_units}, {law} noise,"
                 f" {experiment.n_batches} batches of {experiment.batch_size}"
             )
 

@@ -150,6 +150,11 @@ def _all() -> dict[str, Experiment]:
             Experiment(name=f"position-gru-{bias}", task=task, network="gru", quiescent_noise=1.0),
             Experiment(name=f"position-noisy-{bias}-uniform", task=task, noise="uniform"),
         ]
+    # Where the paper's text differs from its released code, and the book follows the code.
+    noisy = experiments[0]
+    for suffix, change in (("slow", {"motion": Animal(speed=0.2)}), ("unnormalised", {"normalise": False})):
+        name = f"{noisy.name}-{suffix}"
+        experiments.append(noisy.model_copy(update={"name": name, "task": noisy.task.model_copy(update=change)}))
     for bias, motion in turns.items():
         for suffix, law in (("", "gaussian"), ("-uniform", "uniform")):
             experiments.append(
