@@ -359,3 +359,41 @@ def test_transition_distance_counts_unvisited_tiles():
 def test_transitions_need_a_lag_shorter_than_the_trajectories(rng):
     with pytest.raises(ValueError, match="lag of 1 to 199"):
         statistics.transitions(cycle(rng, 200, 0.5), 200, 2.0, 2)
+
+
+def two_normals(rng, n, mean, spread):
+    """Standard normal draws, and draws with this mean and standard deviation."""
+    return rng.standard_normal((n, len(mean))), mean + spread * rng.standard_normal((n, len(mean)))
+
+
+@pytest.mark.parametrize(("shift", "spread"), [(0.0, 2.0), (1.0, 1.0), (1.0, 1.5)])
+def test_sliced_wasserstein_of_normal_laws(rng, shift, spread):
+    d = 8
+    x, y = two_normals(rng, 10_000, np.eye(d)[0] * shift, spread)
+    # A projection shifts by shift * u_1; quantiles of normal laws then differ by a normal variable.
+    u = rng.standard_normal((100_000, d))
+    gaps = shift * u[:, 0] / np.linalg.norm(u, axis=1) + (spread - 1) * rng.standard_normal(len(u))
+    expected = np.abs(gaps).mean()
+    assert statistics.sliced_wasserstein(x, y, rng, 400) == pytest.approx(expected, rel=0.05)
+
+
+def test_sliced_wasserstein_scales_with_the_unit_and_vanishes_on_one_sample(rng):
+    x, y = two_normals(rng, 500, np.array([0.5, 0, 0]), 1.2)
+    one, ten = (statistics.sliced_wasserstein(f * x, f * y, np.random.default_rng(1)) for f in (1, 10))
+    assert ten == pytest.approx(10 * one)
+    assert statistics.sliced_wasserstein(x, x[::-1], rng) == pytest.approx(0)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5, 2.0])
+def test_mmd_of_shifted_normal_laws(rng, shift):
+    d = 4
+    x, y = two_normals(rng, 3000, np.eye(d)[0] * shift, 1.0)
+    # The median distance of two standard normal points, each coordinate of whose difference has variance 2.
+    h2 = 2 * scipy.stats.chi2.median(d)
+    expected = 2 * (h2 / (h2 + 2)) ** (d / 2) * (1 - np.exp(-(shift**2) / (2 * (h2 + 2))))
+    assert statistics.squared_mmd(x, y) == pytest.approx(expected, rel=0.1, abs=1e-3)
+
+
+def test_mmd_is_unbiased(rng):
+    values = [statistics.squared_mmd(*two_normals(rng, 30, np.zeros(3), 1.0)) for _ in range(400)]
+    assert abs(np.mean(values)) < 3 * scipy.stats.sem(values)
