@@ -95,6 +95,8 @@ class Recurrence:
         # x(t) = [r(t); Δs(t)], the factor of every recurrent product.
         self.x = torch.empty(S, T + 1, B, N + task.n_inputs, **self.options)
         self.eta = torch.empty(S, T, B, N, device=network.D.device, dtype=network.D.dtype)
+        # Views of every step, as making them anew takes as long as a small step's arithmetic.
+        self.x_at, self.r_at, self.eta_at = self.x.unbind(1), self.x[..., :N].unbind(1), self.eta.unbind(1)
         self.alpha = network.dt / network.tau
 
     @torch.no_grad()
@@ -108,16 +110,16 @@ class Recurrence:
         self.x[:, :-1, :, N:] = batch.ds.transpose(1, 2)
         f0 = self.task.cells.tuning(batch.s[:, :, 0]).to(dtype)
         r = torch.bmm(f0, self.network.encoder.to(dtype).mT).to(self.eta.dtype)
-        self.x[:, 0, :, :N] = r
+        self.r_at[0].copy_(r)
         self.prepare()
         for t in range(T):
             self.forward_step(t, r)
             if sigma:
-                r.add_(self.eta[:, t], alpha=sigma)
-            self.x[:, t + 1, :, :N] = r
+                r.add_(self.eta_at[t], alpha=sigma)
+            self.r_at[t + 1].copy_(r)
 
         readout = READOUTS.get(type(self.task.cells), Readout)(self.network.D, self.task.cells, dtype)
-        delta = torch.zeros_like(r)  # dL/dr(t), carried backwards
+        delta = torch.zeros_like(r)  # α dL/dr(t), carried backwards
         scale = 1 / (B * T * self.network.n_cells)
         for end in range(T, 0, -_BLOCK):
             start = max(end - _BLOCK, 0)
@@ -125,18 +127,26 @@ class Recurrence:
             s = batch.s[:, :, start + 1 : end + 1].transpose(1, 2)
             grad_states = readout.read(states, s.flatten(1, 2)).unflatten(1, (end - start, B))
             for t in reversed(range(start, end)):
-                delta.add_(grad_states[:, t - start], alpha=scale)
+                delta.add_(grad_states[:, t - start], alpha=self.alpha * scale)
                 self.backward_step(t, delta)
             self.accumulate(start, end)
         loss, grad_D = readout.finish()
         self.network.D.grad = grad_D.mul_(scale)
-        self.network.encoder.grad = torch.bmm(delta.to(dtype).mT, f0).to(grad_D.dtype)
+        self.network.encoder.grad = torch.bmm(delta.to(dtype).mT, f0).to(grad_D.dtype).div_(self.alpha)
         self.finish()
         return loss.mul_(scale)
 
     def join(self, *names: str) -> Tensor:
         """Weights side by side, in the products' type."""
         return torch.cat([getattr(self.network, name) for name in names], -1).to(self.options["dtype"])
+
+    @staticmethod
+    def add_product(total: Tensor, a: Tensor, b: Tensor, beta: float, alpha: float) -> None:
+        r"""$\beta\,$`total`$\, + \alpha\,a\,b$ in place; $a$ and $b$ may be of a lower precision than the total."""
+        if a.dtype == total.dtype:
+            total.baddbmm_(a, b, beta=beta, alpha=alpha)
+        else:
+            total.mul_(beta).add_(torch.bmm(a, b), alpha=alpha)
 
     def assign(self, grad: Tensor, recurrent: str, inputs: str) -> None:
         """Split a joint gradient between the recurrent and the input weights."""
@@ -153,7 +163,7 @@ class Recurrence:
         raise NotImplementedError
 
     def backward_step(self, t: int, delta: Tensor) -> None:
-        """Turn `delta` in place from dL/dr(t+1) into dL/dr(t)."""
+        r"""Turn `delta` in place from $\alpha\,\partial L/\partial r(t+1)$ into $\alpha\,\partial L/\partial r(t)$."""
         raise NotImplementedError
 
     def accumulate(self, start: int, end: int) -> None:
@@ -183,26 +193,29 @@ class Readable(Recurrence):
 
 
 class RNNRecurrence(Recurrence):
-    r"""Eq. (A.1). With $u = W x$ and $\alpha = dt/\tau$, on the way back $v = \alpha\,\delta \odot [u > 0]$,
-    $\delta \leftarrow (1 - \alpha)\,\delta + W_{rec}^\top v$, and $\partial L/\partial W = \sum v\,x^\top$."""
+    r"""Eq. (A.1). With $u = W x$, $\alpha = dt/\tau$ and $\delta = \alpha\,\partial L/\partial r$, on the way back
+    $v = \delta \odot [u > 0]$, $\delta \leftarrow (1 - \alpha)\,\delta + \alpha\,W_{rec}^\top v$, and
+    $\partial L/\partial W = \sum v\,x^\top$."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.v = torch.empty(self.shape, **self.options)
+        self.v_at = self.v.unbind(1)
 
     def prepare(self):
-        self.W = self.join("W_rec", "W_in")
-        self.grad = torch.zeros(self.W.shape, device=self.eta.device, dtype=self.eta.dtype)
+        W = self.join("W_rec", "W_in")
+        # Products take the factor on the right faster as it lies in memory than transposed.
+        self.W_T, self.W_rec = W.mT.contiguous(), W[..., : self.network.n_units].contiguous()
+        self.grad = torch.zeros(W.shape, device=self.eta.device, dtype=self.eta.dtype)
 
     def forward_step(self, t, r):
-        rate = torch.bmm(self.x[:, t], self.W.mT).relu_()
-        self.v[:, t] = rate
+        rate = torch.bmm(self.x_at[t], self.W_T, out=self.v_at[t]).relu_()
         r.mul_(1 - self.alpha).add_(rate, alpha=self.alpha)
 
     def backward_step(self, t, delta):
-        v = self.v[:, t]
-        v.copy_(torch.ops.aten.threshold_backward((self.alpha * delta).to(v.dtype), v, 0))
-        delta.mul_(1 - self.alpha).add_(torch.bmm(v, self.W[..., : delta.shape[-1]]))
+        v = self.v_at[t]
+        torch.ops.aten.threshold_backward.grad_input(delta.to(v.dtype), v, 0, grad_input=v)
+        self.add_product(delta, v, self.W_rec, 1 - self.alpha, self.alpha)
 
     def accumulate(self, start, end):
         self.grad += torch.bmm(self.v[:, start:end].flatten(1, 2).mT, self.x[:, start:end].flatten(1, 2))
@@ -212,12 +225,13 @@ class RNNRecurrence(Recurrence):
 
 
 class GRURecurrence(Recurrence):
-    r"""Eqs. (A.3) to (A.5). With $c$ the candidate $\tanh(\cdot)$, $y = [g \odot r; \Delta s]$ and
-    $v = \alpha\,\delta$, on the way back
+    r"""Eqs. (A.3) to (A.5). With $c$ the candidate $\tanh(\cdot)$, $y = [g \odot r; \Delta s]$, $\alpha = dt/\tau$ and
+    $\delta = \alpha\,\partial L/\partial r$, on the way back
 
-    $$ \partial c = v (1 - z)(1 - c^2) \qquad \partial z = -v (c - r)\, z (1 - z)
+    $$ \partial c = \delta (1 - z)(1 - c^2) \qquad \partial z = -\delta (c - r)\, z (1 - z)
        \qquad \partial g = (W_r^\top \partial c)\, r\, g (1 - g) $$
-    $$ \delta \leftarrow \delta - v (1 - z) + (W_r^\top \partial c)\, g + W_z^\top \partial z + W_g^\top \partial g $$
+    $$ \delta \leftarrow \delta + \alpha \left(-\delta (1 - z) + (W_r^\top \partial c)\, g + W_z^\top \partial z
+       + W_g^\top \partial g\right) $$
 
     all products of activities taken unit by unit."""
 
@@ -227,37 +241,38 @@ class GRURecurrence(Recurrence):
         self.gates = torch.empty(S, T, B, 2 * N, **self.options)
         self.candidate = torch.empty(self.shape, **self.options)
         self.y = torch.empty_like(self.x[:, :-1])
+        self.gates_at, self.candidate_at = self.gates.unbind(1), self.candidate.unbind(1)
+        self.z_at, self.g_at = (gate.unbind(1) for gate in self.gates.chunk(2, -1))
+        self.y_at, self.gr_at = self.y.unbind(1), self.y[..., :N].unbind(1)
 
     def prepare(self):
         N = self.network.n_units
-        self.W_gates = torch.cat((self.join("W_z", "W_z_in"), self.join("W_g", "W_g_in")), 1)
-        self.W_r = self.join("W_r", "W_r_in")
+        W_gates = torch.cat((self.join("W_z", "W_z_in"), self.join("W_g", "W_g_in")), 1)
+        W_r = self.join("W_r", "W_r_in")
+        self.W_gates_T, self.W_r_T = W_gates.mT.contiguous(), W_r.mT.contiguous()
+        self.W_gates, self.W_r = W_gates[..., :N].contiguous(), W_r[..., :N].contiguous()
         self.y[..., N:] = self.x[:, :-1, :, N:]
         self.grad_gates, self.grad_r = (
-            torch.zeros(W.shape, device=W.device, dtype=self.eta.dtype) for W in (self.W_gates, self.W_r)
+            torch.zeros(W.shape, device=W.device, dtype=self.eta.dtype) for W in (W_gates, W_r)
         )
 
     def forward_step(self, t, r):
-        N = self.network.n_units
-        gates = torch.bmm(self.x[:, t], self.W_gates.mT).sigmoid_()
-        z, g = gates.chunk(2, -1)
-        torch.mul(g, self.x[:, t, :, :N], out=self.y[:, t, :, :N])
-        candidate = torch.bmm(self.y[:, t], self.W_r.mT).tanh_()
-        self.gates[:, t], self.candidate[:, t] = gates, candidate
-        r.add_((1 - z) * (candidate - r), alpha=self.alpha)
+        torch.bmm(self.x_at[t], self.W_gates_T, out=self.gates_at[t]).sigmoid_()
+        torch.mul(self.g_at[t], self.r_at[t], out=self.gr_at[t])
+        candidate = torch.bmm(self.y_at[t], self.W_r_T, out=self.candidate_at[t]).tanh_()
+        r.mul_(1 - self.alpha).add_(torch.lerp(candidate, self.r_at[t], self.z_at[t]), alpha=self.alpha)
 
     def backward_step(self, t, delta):
-        N = self.network.n_units
-        (z, g), candidate, r = self.gates[:, t].chunk(2, -1), self.candidate[:, t], self.x[:, t, :, :N]
-        v = self.alpha * delta
-        grad_z = v * (r - candidate) * z * (1 - z)
-        v *= 1 - z
-        candidate.copy_(v * (1 - candidate.square()))  # from here on the gradient of the candidate's argument
-        grad_gr = torch.bmm(candidate, self.W_r[..., :N])
-        delta.sub_(v).addcmul_(grad_gr, g)
-        g.copy_(grad_gr * r * g * (1 - g))
-        z.copy_(grad_z)
-        delta += torch.bmm(self.gates[:, t], self.W_gates[..., :N])
+        z, g, c, r = self.z_at[t], self.g_at[t], self.candidate_at[t], self.r_at[t]
+        grad_z = delta * (r - c)
+        v = torch.addcmul(delta, delta, z, value=-1)
+        # From here on z, g and c are the gradients of the arguments of their functions.
+        torch.ops.aten.sigmoid_backward.grad_input(grad_z, z, grad_input=z)
+        torch.ops.aten.tanh_backward.grad_input(v, c, grad_input=c)
+        grad_gr = torch.bmm(c, self.W_r)
+        delta.sub_(v, alpha=self.alpha).addcmul_(grad_gr, g, value=self.alpha)
+        torch.ops.aten.sigmoid_backward.grad_input(grad_gr.mul_(r), g, grad_input=g)
+        self.add_product(delta, self.gates_at[t], self.W_gates, 1, self.alpha)
 
     def accumulate(self, start, end):
         self.grad_gates += torch.bmm(self.gates[:, start:end].flatten(1, 2).mT, self.x[:, start:end].flatten(1, 2))
