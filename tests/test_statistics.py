@@ -397,3 +397,18 @@ def test_mmd_of_shifted_normal_laws(rng, shift):
 def test_mmd_is_unbiased(rng):
     values = [statistics.squared_mmd(*two_normals(rng, 30, np.zeros(3), 1.0)) for _ in range(400)]
     assert abs(np.mean(values)) < 3 * scipy.stats.sem(values)
+
+
+def test_a_ring_has_one_long_loop_and_a_cloud_has_none():
+    rng = np.random.default_rng(0)
+    angle = rng.uniform(0, 2 * np.pi, 150)
+    noise = 0.1 * rng.standard_normal((150, 5))
+    ring = noise.copy()
+    ring[:, :2] += np.stack((np.cos(angle), np.sin(angle)), -1)
+    two = noise.copy()
+    two[:, :2] += np.stack((np.cos(angle) * np.sign(np.arange(150) - 75), np.sin(angle)), -1)
+    two[75:, 0] += 3
+    ratio = {name: np.divide(*statistics.loops(x)[:2]) for name, x in (("ring", ring), ("noise", noise), ("two", two))}
+    assert ratio["ring"] > 3
+    assert ratio["noise"] < 2 and ratio["two"] < 2
+    assert statistics.loops(3 * ring) == pytest.approx(3 * statistics.loops(ring), rel=1e-4)

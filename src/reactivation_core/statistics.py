@@ -8,6 +8,7 @@ Source: Krishna et al. (2024), Appendix A.2; Scott (1992) for the bandwidth.
 from typing import NamedTuple
 
 import numpy as np
+import ripser
 import scipy.fft
 import scipy.ndimage
 import scipy.spatial
@@ -397,3 +398,15 @@ def ring_order(points: Float[ndarray, "n 2"], bearings: Float[ndarray, " n"], ce
     1 where one determines the other, about $1/\sqrt{n}$ for independent uniform angles."""
     angle = np.arctan2(*(points - centre).T[::-1])
     return float(max(abs(np.exp(1j * (angle - sign * bearings)).mean()) for sign in (1, -1)))
+
+
+def loops(states: Float[ndarray, "n N_r"]) -> Float[ndarray, " bars"]:
+    """Lengths of the bars of the first persistent homology of states (Vietoris and Rips), longest first.
+
+    A bar is a loop that exists while balls about the states grow, from the distance that closes it to the one that
+    fills it; a ring has one that is much longer than all others.
+
+    Source: Tralie et al. (2018), ripser.
+    """
+    born, filled = ripser.ripser(states)["dgms"][1].T
+    return np.sort(filled - born)[::-1]

@@ -1,0 +1,133 @@
+r"""The step without input: fixed points, slow directions, flow, and the diffusion that noise makes of it.
+
+$F(r)$ is the step of a network without input or noise, and $A(r) = \partial F/\partial r$ its Jacobian. Small noise
+$\xi_t$, of variance $v$ per step and unit, that is carried along by the linearised steps from $r_0, r_1 = F(r_0),
+\dots$ spreads a quantity with the gradient $w$ at $r_T$ by
+
+$$ \operatorname{Var} = v \sum_{j=0}^{T-1} \lVert L_j \rVert^2, \qquad L_0 = w, \qquad
+   L_{j+1} = A(r_{T-1-j})^\top L_j . $$
+
+If fast directions feed nothing into slow ones and the slow ones lose nothing, all $L_j$ are the same.
+
+Functions take one network, an ensemble with `S = 1`, and tensors `(n, N)`: $n$ states, $N$ units.
+
+Source: van Kampen (2007), chapter VIII, for the linear-noise approximation; Sussillo and Barak (2013) for fixed points
+and slow ones.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from reactivation_core.phases import Ensemble
+
+
+def step(ensemble: Ensemble, r: Float[Tensor, "n N"], bias: float = 0.0) -> Float[Tensor, "n N"]:
+    r"""$F(r)$, plus a constant on every unit, such as the mean of noise that has one."""
+    return ensemble.network.step(r[None], r.new_zeros(1, len(r), ensemble.task.n_inputs), bias)[0]
+
+
+@torch.no_grad()
+def jacobian(ensemble: Ensemble, r: Float[Tensor, "n N"]) -> Float[Tensor, "n N N"]:
+    """$A(r)$ at each state."""
+    rows = torch.eye(r.shape[1], dtype=r.dtype)[:, None].expand(-1, *r.shape)
+    return _pull(ensemble, r, rows).movedim(0, 1)
+
+
+def slow_directions(A: Float[Tensor, "n N N"], n_steps: float) -> Int[Tensor, " n"]:
+    r"""Number of eigenvalues of each Jacobian whose time constant $-1/\log\lvert\lambda\rvert$ is above `n_steps`, or
+    that grow."""
+    return (torch.linalg.eigvals(A).abs() > math.exp(-1 / n_steps)).sum(-1)
+
+
+@torch.no_grad()
+def newton(ensemble: Ensemble, r: Float[Tensor, "n N"], n_steps: int, bias: float = 0.0) -> Float[Tensor, "n N"]:
+    r"""Newton's iteration for a fixed point of $F + \text{bias}$,
+
+    $$ r \leftarrow r + (I - A(r))^{-1}\left(F(r) + \text{bias} - r\right). $$
+
+    It may end at no fixed point, which `step` tells."""
+    for _ in range(n_steps):
+        rest = step(ensemble, r, bias) - r
+        A = jacobian(ensemble, r)
+        r = r + torch.linalg.solve(torch.eye(r.shape[1], dtype=r.dtype) - A, rest)
+    return r
+
+
+@torch.no_grad()
+def flow(ensemble: Ensemble, r: Float[Tensor, "n N"], n_steps: int, bias: float = 0.0) -> Float[Tensor, "T n N"]:
+    """Activity without noise, at the start and after each of `n_steps` steps."""
+    path = [r]
+    for _ in range(n_steps):
+        path.append(step(ensemble, path[-1], bias))
+    return torch.stack(path)
+
+
+@torch.no_grad()
+def linear_variance(
+    ensemble: Ensemble, path: Float[Tensor, "T n N"], gradient: Float[Tensor, "d n N"], v: float
+) -> Float[Tensor, " n"]:
+    r"""Variance, summed over `d` quantities, that noise adds along a path without noise.
+
+    Args:
+        path: of `flow`.
+        gradient: of each quantity at the path's end.
+        v: variance of the noise, per step and unit.
+    """
+    total, L = path.new_zeros(path.shape[1]), gradient.to(path.dtype)
+    for r in path[:-1].flip(0):
+        total += v * L.square().sum((0, 2))
+        L = _pull(ensemble, r, L)
+    return total
+
+
+class Ring:
+    r"""A head-direction network's own manifold of clean activity, $m(s) \approx E[r \mid s]$, fitted to activity.
+
+    $m$ is a sum of the harmonics that make up the tuning curves, by least squares. The bearings that $r$ is said to
+    stand for are those of the nearest points, at first the decoded ones; fit and search alternate. It has the interface
+    of `mechanism.Manifold`.
+
+    Args:
+        ensemble: one network of the head-direction task.
+        r: waking activity.
+        n_rounds: of fit and search.
+        n_points: of the ring among which the nearest is sought.
+    """
+
+    def __init__(self, ensemble: Ensemble, r: Float[Tensor, "n N"], n_rounds: int = 3, n_points: int = 4096):
+        self.cells = ensemble.task.cells
+        self.points = torch.linspace(-math.pi, math.pi, n_points + 1)[:-1, None]
+        s = self.cells.decode(ensemble.network.readout(r[None]).float())[0]
+        for _ in range(n_rounds):
+            self.M = torch.linalg.lstsq(self.cells.harmonics(s).to(r.dtype), r).solution
+            self.images = self(self.points)
+            s = self.place(r)
+
+    def __call__(self, s: Float[Tensor, "n 1"]) -> Float[Tensor, "n N"]:
+        """Clean activity $m(s)$."""
+        return self.cells.harmonics(s).to(self.M.dtype) @ self.M
+
+    def tangents(self, s: Float[Tensor, "n 1"]) -> Float[Tensor, "1 n N"]:
+        r"""$\partial m/\partial s$, activity per radian."""
+        return torch.func.jvp(self, (s,), (torch.ones_like(s),))[1][None]
+
+    def place(self, r: Float[Tensor, "n N"]) -> Float[Tensor, "n 1"]:
+        """The bearing of the nearest of the ring's `n_points` points, in radians."""
+        nearest = (r @ self.images.T - self.images.square().sum(-1) / 2).argmax(-1)
+        return self.points[nearest]
+
+
+def dual(tangents: Float[Tensor, "d n N"]) -> Float[Tensor, "d n N"]:
+    r"""Gradient of the place of the nearest point with respect to activity, on the manifold: $G^{-1} T$,
+    $G = T^\top T$. The sum of its squares is the trace of $G^{-1}$."""
+    G = torch.einsum("ani,bni->nab", tangents, tangents)
+    return torch.linalg.solve(G, tangents.movedim(1, 0)).movedim(0, 1)
+
+
+def _pull(ensemble: Ensemble, r: Tensor, L: Float[Tensor, "d n N"]) -> Float[Tensor, "d n N"]:
+    r"""$A(r)^\top L$, the states independent of each other."""
+    _, pull = torch.func.vjp(lambda x: step(ensemble, x), r)
+    return torch.func.vmap(pull)(L)[0]

@@ -1,0 +1,127 @@
+"""The step without input, against closed forms and finite differences."""
+
+import math
+
+import pytest
+import torch
+
+from reactivation_core import dynamics, experiments, phases, theory
+from reactivation_core.networks import GRU
+
+N = 12
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(params=["rnn", "gru"])
+def ensemble(request, tiny_experiment, generator):
+    experiment = tiny_experiment.vary(network=request.param, n_units=N)
+    drawn = phases.untrained(experiment, 1, generator)
+    drawn.network.double()
+    return drawn
+
+
+def states(n, generator):
+    return torch.randn(n, N, generator=generator, dtype=torch.float64)
+
+
+def test_the_jacobian_is_the_derivative_of_the_step(ensemble, generator):
+    r, h = states(5, generator), 1e-6
+    A = dynamics.jacobian(ensemble, r)
+    for i, axis in enumerate(torch.eye(N, dtype=r.dtype)):
+        slope = (dynamics.step(ensemble, r + h * axis) - dynamics.step(ensemble, r - h * axis)) / (2 * h)
+        torch.testing.assert_close(A[:, :, i], slope, rtol=0, atol=1e-8)
+
+
+def test_slow_directions_are_counted():
+    A = torch.diag(torch.tensor([1.01, 0.99, -0.985, 0.97, 0.5]))[None]
+    assert dynamics.slow_directions(A, 50).tolist() == [3]
+
+
+def test_without_a_bias_newton_goes_to_zero_at_once(tiny_experiment, generator):
+    ensemble = phases.untrained(tiny_experiment.vary(n_units=N), 1, generator)
+    ensemble.network.double()
+    assert dynamics.newton(ensemble, states(5, generator), 1).abs().max() < 1e-12
+
+
+def test_newton_finds_the_fixed_point_of_a_biased_step(ensemble, generator):
+    r = dynamics.newton(ensemble, states(5, generator), 10, bias=0.1)
+    torch.testing.assert_close(dynamics.step(ensemble, r, 0.1), r)
+    assert r.norm(dim=-1).min() > 0.1
+
+
+def test_flow_is_the_step_again_and_again(ensemble, generator):
+    r = states(3, generator)
+    path = dynamics.flow(ensemble, r, 2, bias=0.1)
+    assert torch.equal(path[0], r)
+    assert torch.equal(path[2], dynamics.step(ensemble, dynamics.step(ensemble, r, 0.1), 0.1))
+
+
+def test_noise_is_carried_as_the_linearised_steps_carry_it(ensemble, generator):
+    """Simulated: the variance of small noise about the path that it disturbs."""
+    r, T, v = states(1, generator), 6, 1e-8
+    path = dynamics.flow(ensemble, r, T)
+    gradient = torch.randn(2, 1, N, generator=generator, dtype=torch.float64)
+    predicted = dynamics.linear_variance(ensemble, path, gradient, v)
+    x = r.expand(20000, N)
+    for _ in range(T):
+        x = dynamics.step(ensemble, x) + math.sqrt(v) * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    measured = ((x - path[-1]) @ gradient[:, 0].T).detach().square().mean(0).sum()
+    assert abs(measured / predicted.item() - 1) < 0.05
+
+
+def test_noise_on_a_leak_alone_has_the_closed_form(tiny_experiment, generator):
+    ensemble = phases.untrained(tiny_experiment.vary(n_units=N), 1, generator)
+    with torch.no_grad():
+        ensemble.network.W_rec.zero_()
+    path = dynamics.flow(ensemble, states(1, generator).float(), 10)
+    gradient = torch.randn(1, 1, N, generator=generator)
+    a = 1 - tiny_experiment.dt / tiny_experiment.tau
+    expected = 0.3 * sum(a ** (2 * j) for j in range(10)) * gradient.square().sum()
+    torch.testing.assert_close(dynamics.linear_variance(ensemble, path, gradient, 0.3)[0], expected)
+
+
+@pytest.fixture
+def ideal(generator):
+    """The ideal head-direction network, on points closer than its noise is wide."""
+    base = experiments.get("head-direction-unbiased")
+    small = base.vary(task=base.task.model_dump() | {"n_cells": 24}, n_units=24, sigma=0.1 / math.sqrt(0.02))
+    task, _ = small.draw(1, generator)
+    D = torch.linalg.qr(torch.randn(24, 24, generator=generator, dtype=torch.float64))[0]
+    s = torch.linspace(-math.pi, math.pi, 401)[:-1, None]
+    return phases.Ensemble(small, task, theory.IdealNetwork(lambda s: task.cells.tuning(s[None])[0], s, D, 0.01))
+
+
+def test_the_ring_is_found_in_noisy_activity(ideal, generator):
+    def clean(s):
+        return ideal.network.encode(ideal.task.cells.tuning(s[None])[0])
+
+    drawn = clean(2 * math.pi * torch.rand(2000, 1, generator=generator))
+    ring = dynamics.Ring(ideal, drawn + 0.1 * torch.randn(drawn.shape, generator=generator))
+    s = torch.linspace(-3, 3, 50)[:, None]
+    assert (ring(s) - clean(s)).norm() < 0.05 * clean(s).norm()
+    assert (ring.place(clean(s)) - s).abs().max() < 0.05
+    h = 1e-3
+    torch.testing.assert_close(ring.tangents(s)[0], (ring(s + h) - ring(s - h)) / (2 * h), rtol=0, atol=1e-3)
+
+
+def test_the_ideal_ring_has_one_slow_direction(ideal, generator):
+    s = torch.linspace(-3, 3, 7)[:, None]
+    m = ideal.network.encode(ideal.task.cells.tuning(s[None])[0])
+    assert dynamics.slow_directions(dynamics.jacobian(ideal, m), 20).tolist() == [1] * 7
+
+
+def test_the_dual_of_tangents_reads_them_off(generator):
+    T = torch.randn(2, 5, N, generator=generator)
+    product = torch.einsum("ani,bni->nab", dynamics.dual(T), T)
+    torch.testing.assert_close(product, torch.eye(2).expand(5, 2, 2), rtol=0, atol=1e-5)
+
+
+def test_the_gru_is_not_homogeneous(ensemble, generator):
+    """What the chapter on dynamics says of the rectified network holds of it alone."""
+    r = states(4, generator)
+    scaled = dynamics.step(ensemble, 3 * r) - 3 * dynamics.step(ensemble, r)
+    assert (scaled.abs().max() < 1e-12) != isinstance(ensemble.network, GRU)
