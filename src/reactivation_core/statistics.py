@@ -397,3 +397,14 @@ def ring_order(points: Float[ndarray, "n 2"], bearings: Float[ndarray, " n"], ce
     1 where one determines the other, about $1/\sqrt{n}$ for independent uniform angles."""
     angle = np.arctan2(*(points - centre).T[::-1])
     return float(max(abs(np.exp(1j * (angle - sign * bearings)).mean()) for sign in (1, -1)))
+
+
+def population_vector(
+    outputs: Float[ndarray, "*shape N_o"], angles: Float[ndarray, " N_o"]
+) -> Float[ndarray, "*shape"]:
+    r"""Bearing that all cells report together, the angle of $\sum_i o_i e^{i\theta_i}$, in radians.
+
+    A bump of evenly spaced cells is given exactly; and as it takes every cell, not the few highest, it does not jump
+    between neighbours of the peak."""
+    x, y = (outputs @ of(angles).astype(outputs.dtype) for of in (np.cos, np.sin))
+    return np.arctan2(y, x)
