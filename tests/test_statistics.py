@@ -412,3 +412,17 @@ def test_a_ring_has_one_long_loop_and_a_cloud_has_none():
     assert ratio["ring"] > 3
     assert ratio["noise"] < 2 and ratio["two"] < 2
     assert statistics.loops(3 * ring) == pytest.approx(3 * statistics.loops(ring), rel=1e-4)
+
+
+def test_population_vector_is_the_bearing_of_a_bump_whatever_its_height(rng):
+    angles = np.linspace(-np.pi, np.pi, 512, endpoint=False)
+    bearings = rng.uniform(-np.pi, np.pi, (3, 50))
+    bumps = np.exp(4 * np.cos(bearings[..., None] - angles)) * rng.uniform(0.1, 1, (3, 50, 1))
+    assert statistics.population_vector(bumps, angles) == pytest.approx(bearings, abs=1e-9)
+    assert statistics.population_vector(bumps - 5.0, angles) == pytest.approx(bearings, abs=1e-9)
+
+
+def test_population_vector_weighs_directions_by_their_activity():
+    outputs, angles = np.array([[3.0, 3.0], [1.0, 0.0], [1.0, -2.0]]), np.array([0.0, np.pi / 2])
+    expected = [np.pi / 4, 0, -np.arctan(2)]
+    assert statistics.population_vector(outputs, angles) == pytest.approx(expected)

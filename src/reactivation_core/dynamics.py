@@ -86,25 +86,19 @@ def linear_variance(
 class Ring:
     r"""A head-direction network's own manifold of clean activity, $m(s) \approx E[r \mid s]$, fitted to activity.
 
-    $m$ is a sum of the harmonics that make up the tuning curves, by least squares. The bearings that $r$ is said to
-    stand for are those of the nearest points, at first the decoded ones; fit and search alternate. It has the interface
-    of `mechanism.Manifold`.
+    The bearing that $r$ stands for is that of the population vector of its output, $s(r) = \arg \sum_i (D r)_i\,
+    e^{i\theta_i}$, and $m$ a sum of the harmonics that make up the tuning curves, by least squares.
 
     Args:
         ensemble: one network of the head-direction task.
         r: waking activity.
-        n_rounds: of fit and search.
-        n_points: of the ring among which the nearest is sought.
     """
 
-    def __init__(self, ensemble: Ensemble, r: Float[Tensor, "n N"], n_rounds: int = 3, n_points: int = 4096):
+    def __init__(self, ensemble: Ensemble, r: Float[Tensor, "n N"]):
         self.cells = ensemble.task.cells
-        self.points = torch.linspace(-math.pi, math.pi, n_points + 1)[:-1, None]
-        s = self.cells.decode(ensemble.network.readout(r[None]).float())[0]
-        for _ in range(n_rounds):
-            self.M = torch.linalg.lstsq(self.cells.harmonics(s).to(r.dtype), r).solution
-            self.images = self(self.points)
-            s = self.place(r)
+        axes = torch.stack((self.cells.angles.cos(), self.cells.angles.sin()), -1).to(r.dtype)
+        self.axes = ensemble.network.D.detach().reshape(-1, r.shape[1]).T @ axes
+        self.M = torch.linalg.lstsq(self.cells.harmonics(self.place(r).float()).to(r.dtype), r).solution
 
     def __call__(self, s: Float[Tensor, "n 1"]) -> Float[Tensor, "n N"]:
         """Clean activity $m(s)$."""
@@ -114,10 +108,16 @@ class Ring:
         r"""$\partial m/\partial s$, activity per radian."""
         return torch.func.jvp(self, (s,), (torch.ones_like(s),))[1][None]
 
-    def place(self, r: Float[Tensor, "n N"]) -> Float[Tensor, "n 1"]:
-        """The bearing of the nearest of the ring's `n_points` points, in radians."""
-        nearest = (r @ self.images.T - self.images.square().sum(-1) / 2).argmax(-1)
-        return self.points[nearest]
+    def place(self, r: Float[Tensor, "*shape N"]) -> Float[Tensor, "*shape 1"]:
+        """The bearing $s(r)$ of activity, in radians."""
+        x, y = (r @ self.axes).unbind(-1)
+        return torch.atan2(y, x)[..., None]
+
+    def gradient(self, r: Float[Tensor, "n N"]) -> Float[Tensor, "1 n N"]:
+        r"""$\partial s/\partial r$, radians per unit of activity."""
+        vector = r @ self.axes
+        across = torch.stack((-vector[:, 1], vector[:, 0]), -1)
+        return (across / vector.square().sum(-1, keepdim=True) @ self.axes.T)[None]
 
 
 def dual(tangents: Float[Tensor, "d n N"]) -> Float[Tensor, "d n N"]:

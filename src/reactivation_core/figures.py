@@ -173,9 +173,15 @@ def bearings(ax: Axes, angles: Float[ndarray, " n"], phase: str, n_bins: int = 3
     ax.set_xticks(np.pi / 2 * np.arange(4), ["0", "π/2", "π", "−π/2"])
 
 
-def velocities(ax: Axes, turns: Float[ndarray, " n"], phase: str, limit: float = np.pi / 4) -> None:
-    """Histogram of the angular velocity per step, with a line at 0 and a dashed one at the mean."""
-    ax.hist(turns, np.linspace(-limit, limit, 81), density=True, color=COLOURS[phase], alpha=0.7)
+def velocities(ax: Axes, turns: Float[ndarray, " n"], phase: str, limit: float = np.pi / 4, n_cells: int = 512) -> None:
+    """Histogram of the angular velocity per step, with a line at 0 and a dashed one at the mean.
+
+    Turns of decoded bearings are multiples of a third of the spacing of cells. A bin is three spacings wide, with 0 in
+    the middle of one, so that no turn lies on an edge and every bin holds as many values.
+    """
+    width = 6 * np.pi / n_cells
+    n = int(np.ceil(limit / width - 0.5))
+    ax.hist(turns, width * (np.arange(-n, n + 2) - 0.5), density=True, color=COLOURS[phase], alpha=0.7)
     ax.axvline(0, color="k", lw=0.8)
     ax.axvline(turns.mean(), color="k", lw=1, ls="--")
     ax.set(xlabel="angular velocity (rad/step)", yticks=[], xlim=(-limit, limit))

@@ -410,3 +410,14 @@ def loops(states: Float[ndarray, "n N_r"]) -> Float[ndarray, " bars"]:
     """
     born, filled = ripser.ripser(states)["dgms"][1].T
     return np.sort(filled - born)[::-1]
+
+
+def population_vector(
+    outputs: Float[ndarray, "*shape N_o"], angles: Float[ndarray, " N_o"]
+) -> Float[ndarray, "*shape"]:
+    r"""Bearing that all cells report together, the angle of $\sum_i o_i e^{i\theta_i}$, in radians.
+
+    A bump of evenly spaced cells is given exactly; and as it takes every cell, not the few highest, it does not jump
+    between neighbours of the peak."""
+    x, y = (outputs @ of(angles).astype(outputs.dtype) for of in (np.cos, np.sin))
+    return np.arctan2(y, x)
