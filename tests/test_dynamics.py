@@ -104,11 +104,11 @@ def test_the_ring_is_found_in_noisy_activity(ideal, generator):
     ring = dynamics.Ring(ideal, drawn + 0.02 * torch.randn(drawn.shape, generator=generator))
     s, h = torch.linspace(-3, 3, 50)[:, None], 1e-3
     assert (ring(s) - clean(s)).norm() < 0.01 * clean(s).norm()
-    torch.testing.assert_close(ring.place(2 * clean(s)).float(), s)
+    torch.testing.assert_close(ring.ray(2 * clean(s)).float(), s)
     torch.testing.assert_close(ring.tangents(s)[0], (ring(s + h) - ring(s - h)) / (2 * h), rtol=0, atol=1e-3)
     r = clean(s) + 0.1 * torch.randn(50, 24, generator=generator)
     for i, axis in enumerate(torch.eye(24)):
-        slope = (ring.place(r + h * axis) - ring.place(r - h * axis)) / (2 * h)
+        slope = (ring.ray(r + h * axis) - ring.ray(r - h * axis)) / (2 * h)
         torch.testing.assert_close(ring.gradient(r)[0, :, i], slope[:, 0], rtol=0, atol=1e-5)
 
 
@@ -116,12 +116,6 @@ def test_the_ideal_ring_has_one_slow_direction(ideal, generator):
     s = torch.linspace(-3, 3, 7)[:, None]
     m = ideal.network.encode(ideal.task.cells.tuning(s[None])[0])
     assert dynamics.slow_directions(dynamics.jacobian(ideal, m), 20).tolist() == [1] * 7
-
-
-def test_the_dual_of_tangents_reads_them_off(generator):
-    T = torch.randn(2, 5, N, generator=generator)
-    product = torch.einsum("ani,bni->nab", dynamics.dual(T), T)
-    torch.testing.assert_close(product, torch.eye(2).expand(5, 2, 2), rtol=0, atol=1e-5)
 
 
 def test_the_gru_is_not_homogeneous(ensemble, generator):

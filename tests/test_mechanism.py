@@ -207,3 +207,21 @@ def test_a_displacement_across_decays_as_the_denoiser_has_it(kind, first, manifo
     m, size = manifold(s), math.sqrt(ensemble.network.density.v)
     assert mechanism.decay(ensemble, m, size * unit["across"], 1)[1][1] == pytest.approx(first, abs=0.05)
     assert mechanism.decay(ensemble, m, size * unit["along"], 1)[1][1] == pytest.approx(1, abs=0.1)
+
+
+def test_the_dual_of_tangents_reads_them_off():
+    T = normal(2, 5, 12)
+    product = torch.einsum("ani,bni->nab", mechanism.dual(T), T)
+    torch.testing.assert_close(product, torch.eye(2, dtype=T.dtype).expand(5, 2, 2), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("multiple", [1.0, 0.6])
+def test_the_gradient_of_a_ray_is_its_slope(manifold, multiple):
+    s = 0.6 * torch.rand(20, 2, generator=torch.Generator().manual_seed(3)) - 0.3
+    r = multiple * manifold(s)
+    direction, h = normal(*r.shape, seed=4), 1e-3
+    slope = (manifold.ray(r + h * direction) - manifold.ray(r - h * direction)) / (2 * h)
+    predicted = torch.einsum("dni,ni->nd", manifold.gradient(r), direction)
+    assert abs(float((slope * predicted).sum() / predicted.square().sum()) - 1) < 0.02
+    # The norm of this manifold is not quite constant.
+    assert (slope - predicted).norm() < 0.15 * predicted.norm()

@@ -88,6 +88,7 @@ class Ring:
 
     The bearing that $r$ stands for is that of the population vector of its output, $s(r) = \arg \sum_i (D r)_i\,
     e^{i\theta_i}$, and $m$ a sum of the harmonics that make up the tuning curves, by least squares.
+    `mechanism.Manifold` is its like for the position task.
 
     Args:
         ensemble: one network of the head-direction task.
@@ -98,18 +99,22 @@ class Ring:
         self.cells = ensemble.task.cells
         axes = torch.stack((self.cells.angles.cos(), self.cells.angles.sin()), -1).to(r.dtype)
         self.axes = ensemble.network.D.detach().reshape(-1, r.shape[1]).T @ axes
-        self.M = torch.linalg.lstsq(self.cells.harmonics(self.place(r).float()).to(r.dtype), r).solution
+        self.M = torch.linalg.lstsq(self._harmonics(self.ray(r)).to(r.dtype), r).solution
 
     def __call__(self, s: Float[Tensor, "n 1"]) -> Float[Tensor, "n N"]:
         """Clean activity $m(s)$."""
-        return self.cells.harmonics(s).to(self.M.dtype) @ self.M
+        return self._harmonics(s).to(self.M.dtype) @ self.M
+
+    def _harmonics(self, s: Tensor) -> Tensor:
+        # In double precision there would be more of them.
+        return self.cells.harmonics(s.float())
 
     def tangents(self, s: Float[Tensor, "n 1"]) -> Float[Tensor, "1 n N"]:
         r"""$\partial m/\partial s$, activity per radian."""
         return torch.func.jvp(self, (s,), (torch.ones_like(s),))[1][None]
 
-    def place(self, r: Float[Tensor, "*shape N"]) -> Float[Tensor, "*shape 1"]:
-        """The bearing $s(r)$ of activity, in radians."""
+    def ray(self, r: Float[Tensor, "*shape N"]) -> Float[Tensor, "*shape 1"]:
+        r"""The bearing $s(r)$ of activity, in radians; all $\lambda r$ have the same."""
         x, y = (r @ self.axes).unbind(-1)
         return torch.atan2(y, x)[..., None]
 
@@ -118,13 +123,6 @@ class Ring:
         vector = r @ self.axes
         across = torch.stack((-vector[:, 1], vector[:, 0]), -1)
         return (across / vector.square().sum(-1, keepdim=True) @ self.axes.T)[None]
-
-
-def dual(tangents: Float[Tensor, "d n N"]) -> Float[Tensor, "d n N"]:
-    r"""Gradient of the place of the nearest point with respect to activity, on the manifold: $G^{-1} T$,
-    $G = T^\top T$. The sum of its squares is the trace of $G^{-1}$."""
-    G = torch.einsum("ani,bni->nab", tangents, tangents)
-    return torch.linalg.solve(G, tangents.movedim(1, 0)).movedim(0, 1)
 
 
 def _pull(ensemble: Ensemble, r: Tensor, L: Float[Tensor, "d n N"]) -> Float[Tensor, "d n N"]:

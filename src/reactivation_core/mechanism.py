@@ -129,6 +129,7 @@ class Manifold:
             self.M, self.reduced = M.to(r.dtype), M.to(r.dtype) @ self.span
             if i < n_rounds - 1:
                 s = self._search(r, s)
+        self.norm = self(s).norm(dim=-1).mean()
 
     def _tuning(self, s: Tensor) -> Tensor:
         return (self.cells.tuning(s[None])[0] - self.f_mean).to(self.r_mean.dtype)
@@ -203,9 +204,25 @@ class Manifold:
 
         steps = h * torch.eye(2, dtype=s.dtype)
         gradient = torch.stack([(log_density(s + x) - log_density(s - x)) / (2 * h) for x in steps], -1)
-        T = self.tangents(s)
-        G = torch.einsum("ani,bni->nab", T, T)
-        return torch.einsum("na,ani->ni", torch.linalg.solve(G, gradient), T)
+        return torch.einsum("na,ani->ni", gradient, dual(self.tangents(s)))
+
+    def ray(self, r: Float[Tensor, "n N"]) -> Float[Tensor, "n 2"]:
+        """The state of the point of the manifold in whose direction from 0 activity lies, in metres: of the nearest one
+        when activity is scaled to the manifold's norm."""
+        return self.place(r * (self.norm / r.norm(dim=-1, keepdim=True)))
+
+    def gradient(self, r: Float[Tensor, "n N"]) -> Float[Tensor, "2 n N"]:
+        """Of `ray`, metres per unit of activity, where activity has the direction of a point of the manifold: the same
+        noise turns small activity by more."""
+        s = self.ray(r)
+        return dual(self.tangents(s)) * (self(s).norm(dim=-1) / r.norm(dim=-1))[:, None]
+
+
+def dual(tangents: Float[Tensor, "d n N"]) -> Float[Tensor, "d n N"]:
+    r"""Gradient of the place of the nearest point of a manifold, at its points: $T\,G^{-1}$, $G = T^\top T$. The sum of
+    its squares is the trace of $G^{-1}$."""
+    G = torch.einsum("ani,bni->nab", tangents, tangents)
+    return torch.linalg.solve(G, tangents.movedim(1, 0)).movedim(0, 1)
 
 
 def along(basis: Float[Tensor, "2 n N"], vectors: Float[Tensor, "n N"]) -> Float[Tensor, "n N"]:
