@@ -70,7 +70,7 @@ def distributed(
         for run in runs:
             networks = [
                 client.submit(_train, run, network, threads, topic, key=f"{run.experiment.name}.{network}-{topic}")
-                for network in range(run.n_networks)
+                for network in run.missing()
             ]
             stored.append(client.submit(_store, run, threads, networks, key=f"{run.experiment.name}-{topic}"))
         try:

@@ -159,13 +159,43 @@ class Run:
             self.experiment, network, checkpoint, self.seed, self.precision, self.device, partial(progress, name)
         )
 
+    @property
+    def path(self) -> Path:
+        """Where the ensemble is stored."""
+        return self.folder / f"{self.experiment.name}.safetensors"
+
+    def stored(self) -> list[Ensemble]:
+        """What is stored of the ensemble already: one, to be grown, or none.
+
+        Raises:
+            ValueError: if it is of other settings, another seed or precision, or cannot be read.
+        """
+        if not self.path.exists():
+            return []
+        ensemble, (_, header) = store.load(self.path), store.unpack(store.read(self.path))
+        expected = self.experiment.model_dump() | self._header
+        try:
+            _expect(expected, header | ensemble.experiment.model_dump())
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}; remove it to train it anew") from None
+        return [ensemble]
+
+    def missing(self) -> range:
+        """The numbers of the networks that are not stored yet."""
+        return range(sum(map(len, self.stored())), self.n_networks)
+
     def store(self) -> tuple[Path, list[float]]:
         """Store the ensemble once its networks are trained; returns its path and their last test losses."""
-        ensemble = join([self.train(network) for network in range(self.n_networks)])
-        path = store.save(ensemble, self.folder, seed=str(self.seed), precision=self.precision)
-        for network in range(self.n_networks):
+        missing = self.missing()
+        ensemble = join([*self.stored(), *map(self.train, missing)])
+        path = store.save(ensemble, self.folder, **self._header)
+        for network in missing:
             self._checkpoint(network).unlink(missing_ok=True)
         return path, ensemble.history[:, -1, 0].tolist()
+
+    @property
+    def _header(self) -> dict[str, str]:
+        return {"seed": str(self.seed), "precision": self.precision}
 
     def _checkpoint(self, network: int) -> Path:
         return self.folder / "checkpoints" / f"{self.experiment.name}.{network}.safetensors"
@@ -174,7 +204,7 @@ class Run:
 def serially(runs: Iterable[Run], progress: Progress) -> Iterator[tuple[Path, list[float]]]:
     """Train and store one ensemble after the other, in this process; yields what `Run.store` returns."""
     for run in runs:
-        for network in range(run.n_networks):
+        for network in run.missing():
             run.train(network, progress)
         yield run.store()
 
@@ -214,10 +244,7 @@ def _resume(path, made_by, parameters, adam, n_batches) -> tuple[list[Tensor], i
         tensors, header = store.unpack(store.read(path))
         # The first version did not write its number.
         header.setdefault("version", "0.1.0")
-        differing = [name for name, value in made_by.items() if header.get(name) != value]
-        if differing:
-            expected, got = ({name: of.get(name) for name in differing} for of in (made_by, header))
-            raise ValueError(f"of another run: expected {expected}, got {got}")
+        _expect(made_by, header)
         done = int(header.get("batches", ""))
         shapes = {"tests": (done // TEST_EVERY + (done == n_batches and done % TEST_EVERY > 0), 3)}
         for name, value in parameters.items():
@@ -241,6 +268,13 @@ def _resume(path, made_by, parameters, adam, n_batches) -> tuple[list[Tensor], i
                 if key.startswith(prefix)
             }
     return list(tensors["tests"]), done
+
+
+def _expect(expected: dict, got: dict) -> None:
+    differing = [name for name, value in expected.items() if got.get(name) != value]
+    if differing:
+        expected, got = ({name: of.get(name) for name in differing} for of in (expected, got))
+        raise ValueError(f"of another run: expected {expected}, got {got}")
 
 
 def keep_freed_memory() -> None:
