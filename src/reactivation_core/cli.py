@@ -52,7 +52,7 @@ class Train:
     threads: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """CPU threads, if other than all, or than one a worker."""
     workers: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """Train on so many processes of this machine, a network each at a time."""
+    """Train on so many processes of this machine, a network each at a time; an ensemble on a CUDA device."""
     scheduler: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
     """Train on a cluster: the address of its dask scheduler, as tcp://HOST:8786."""
     out: Path = store.ENSEMBLES
@@ -82,7 +82,7 @@ class Train:
                 print(f"{run.path} is there already; remove it to train it anew")
             else:
                 runs.append(run)
-        with tqdm(total=sum(run.experiment.n_batches * len(run.missing()) for run in runs), disable=None) as bar:
+        with tqdm(total=sum(run.experiment.n_batches * len(run.groups()) for run in runs), disable=None) as bar:
 
             def progress(name: str, batches: int, loss: float) -> None:
                 bar.set_postfix_str(f"{name}: loss {loss:.2e}", refresh=False)
