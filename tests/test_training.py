@@ -3,8 +3,10 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import safetensors.torch
@@ -360,6 +362,41 @@ def test_the_network_of_the_contributors_guide_trains_and_is_stored(tiny_experim
         networks.NETWORKS.update(known)
     with pytest.raises(ValueError, match="network: Input should be 'rnn' or 'gru', got"):
         tiny_experiment.vary(network=name)
+
+
+def test_a_replayed_update_is_done_once_a_call(monkeypatch):
+    done, computed = torch.zeros(()), []
+
+    def update():
+        computed.append(done)
+        return done.add_(1)
+
+    @contextmanager
+    def capture(graph, stream):
+        # What is captured is not done, until it is replayed.
+        before = done.clone()
+        yield
+        done.copy_(before)
+        graph.replay = lambda: done.add_(1)
+
+    for name in ("Stream", "stream", "current_stream", "CUDAGraph"):
+        monkeypatch.setattr(torch.cuda, name, MagicMock())
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    results = training._replayed(update)
+    assert [int(next(results)) for _ in range(10)] == list(range(1, 11))
+    assert len(computed) == training._EAGER + 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a CUDA device")
+@every_kind
+def test_training_by_a_cuda_graph_is_training(tiny_experiment, tmp_path, monkeypatch):
+    def train(name):
+        return training.train(tiny_experiment, range(2), tmp_path / name, device="cuda")
+
+    replayed = train("replayed")
+    assert same(train("replayed"), replayed)
+    monkeypatch.setattr(training, "_EAGER", tiny_experiment.n_batches)
+    torch.testing.assert_close(train("computed").history, replayed.history)
 
 
 def test_a_loss_that_is_not_finite_stops_training(tiny_experiment, checkpoint):

@@ -25,7 +25,6 @@ from reactivation_core import noise, store
 from reactivation_core.experiments import Experiment
 from reactivation_core.phases import Ensemble, active, untrained
 from reactivation_core.recurrence import RECURRENCES, Readable
-from reactivation_core.trajectories import Trajectories
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -33,6 +32,9 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 BLOCK = 20
 TEST_EVERY = 100
 CHECKPOINT_SECONDS = 30.0
+
+# Batches on a CUDA device before one is captured, as many as in PyTorch's guide.
+_EAGER = 3
 
 # Called with a group's name, the batches done since the last call, and the training loss.
 Progress = Callable[[str, int, float], None]
@@ -102,10 +104,20 @@ def train(
     ensemble = join([untrained(experiment, 1, stream(seed, i, _INITIAL, device=device)) for i in networks])
     tasks = [ensemble.task[i : i + 1] for i in range(len(networks))]
     parameters = dict(ensemble.network.named_parameters())
-    adam = torch.optim.Adam(parameters.values(), lr=experiment.learning_rate)
+    adam = torch.optim.Adam(parameters.values(), lr=experiment.learning_rate, capturable=device == "cuda")
     recurrence = RECURRENCES.get(type(ensemble.network), Readable)(
         ensemble.network, ensemble.task, experiment.batch_size, experiment.n_steps, PRECISIONS[precision]
     )
+    # The buffers that every batch is read from, as a CUDA graph must; of this draw only the shapes are used.
+    batch = ensemble.task.sample(experiment.batch_size, experiment.n_steps, torch.Generator(device))
+
+    def update() -> Tensor:
+        losses = recurrence(batch, experiment.sigma)
+        adam.step()
+        return losses
+
+    if device == "cuda":
+        update = partial(next, _replayed(update))
     made_by = {
         "experiment": experiment.model_dump_json(),
         "network": _label(networks),
@@ -124,12 +136,13 @@ def train(
             size = block * experiment.batch_size, experiment.n_steps
             drawn = [task.sample(*size, generator) for task, generator in zip(tasks, generators, strict=True)]
             batches = (torch.cat(parts).split(experiment.batch_size, 1) for parts in zip(*drawn, strict=True))
-            for batch in zip(*batches, strict=True):
+            for parts in zip(*batches, strict=True):
+                for buffer, part in zip(batch, parts, strict=True):
+                    buffer.copy_(part)
                 if experiment.sigma > 0:
                     for eta, generator in zip(recurrence.eta, generators, strict=True):
                         noise.LAWS[experiment.noise](eta, experiment.dt, generator)
-                losses = recurrence(Trajectories(*batch), experiment.sigma)
-                adam.step()
+                losses = update()
             done += block
             for network, loss in zip(networks, losses.tolist(), strict=True):
                 if not math.isfinite(loss):
@@ -240,6 +253,27 @@ def _label(networks: range) -> str:
     return f"{networks[0]}-{networks[-1]}" if len(networks) > 1 else f"{networks[0]}"
 
 
+def _replayed(update: Callable[[], Tensor]) -> Iterator[Tensor]:
+    """Results of an update on a CUDA device: the first are computed, all others replayed from a graph captured once.
+
+    Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture.
+    """
+    # On the stream of the capture, too: libraries and Adam make there at first use what must not be captured.
+    stream = torch.cuda.Stream()
+    for _ in range(_EAGER):
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            result = update()
+        torch.cuda.current_stream().wait_stream(stream)
+        yield result
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        result = update()
+    while True:
+        graph.replay()
+        yield result
+
+
 def _save(path, made_by, parameters, adam, tests, done) -> None:
     tensors = {f"parameter.{name}": value.detach() for name, value in parameters.items()}
     for name, value in parameters.items():
@@ -275,7 +309,7 @@ def _resume(path, made_by, parameters, adam, n_batches) -> tuple[Tensor, int]:
             value.copy_(tensors[f"parameter.{name}"])
             prefix = f"adam.{name}."
             adam.state[value] = {
-                key.removeprefix(prefix): state if key.endswith("step") else state.to(value.device)
+                key.removeprefix(prefix): state.to(value.device)
                 for key, state in tensors.items()
                 if key.startswith(prefix)
             }
