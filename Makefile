@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: book test bench growth clean
+.PHONY: book test bench growth table clean
 
 book: .venv/ready
 	$(BIN)/jupyter-book build book/ -n -W --keep-going
@@ -22,6 +22,10 @@ bench: .venv/ready
 growth: .venv/ready
 	$(BIN)/python benchmarks/training.py --record
 	$(BIN)/python benchmarks/growth.py
+
+# Trains every ensemble of the book from scratch: hours on a CPU.
+table: .venv/ready
+	$(BIN)/python benchmarks/table.py
 
 # The file is touched last: an installation that was interrupted is taken up again.
 .venv/ready: requirements.txt pyproject.toml

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from reactivation_core import claims, cli, execution, experiments, store
+from reactivation_core import claims, cli, execution, experiments, store, training
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_train_stores_an_ensemble_and_cleans_up(run, tiny, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [store.SUMS, "checkpoints", f"{tiny}.safetensors"]
     assert not list((tmp_path / "checkpoints").iterdir())
     before = (tmp_path / f"{tiny}.safetensors").read_bytes()
-    code, out, _ = run("train", "--all", "--out", tmp_path)
+    code, out, _ = run("train", "--all", "--networks", 2, "--out", tmp_path)
     assert code == 0 and "is there already" in out
     assert (tmp_path / f"{tiny}.safetensors").read_bytes() == before
 
@@ -76,6 +76,63 @@ def test_the_seed_and_the_network_decide(run, tiny, tmp_path):
         assert run("train", tiny, "--networks", 2, "--batches", 20, "--out", tmp_path / folder, *options)[0] == 0
     a, b, c = (store.load(tiny, tmp_path / folder).network.W_rec for folder in "abc")
     assert (a == b).all() and not (a == c).all() and not (a[0] == a[1]).all()
+
+
+@pytest.fixture
+def grow(run, tiny, tmp_path, monkeypatch):
+    """Train a small ensemble of so many networks, to one folder; returns what the command line does, and the files."""
+    # A commit between two trainings is no difference between them.
+    monkeypatch.setattr(store, "_commit", lambda: "unknown")
+
+    def grow(networks, *options, folder="out"):
+        result = run("train", tiny, "--networks", networks, "--batches", 20, "--out", tmp_path / folder, *options)
+        return *result, {path.name: path.read_bytes() for path in (tmp_path / folder).glob("[!.]*.*")}
+
+    return grow
+
+
+def test_an_ensemble_that_grew_is_the_one_trained_at_once(grow, tiny, tmp_path):
+    assert grow(1)[0] == 0
+    code, out, _, grown = grow(2)
+    assert code == 0 and f"{tiny}.safetensors: test losses" in out
+    assert grown == grow(2, folder="at once")[-1] and len(store.load(tiny, tmp_path / "out")) == 2
+    assert not list((tmp_path / "out" / "checkpoints").iterdir())
+    for networks in (1, 2):
+        code, out, _, files = grow(networks, "--seed", 1)
+        assert code == 0 and "is there already" in out and files == grown
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (("--seed", 1), "expected {'seed': '1'}, got {'seed': '0'}"),
+        (("--precision", "bfloat16"), "expected {'precision': 'bfloat16'}, got {'precision': 'float32'}"),
+        (("--batches", 40), "expected {'n_batches': 40}, got {'n_batches': 20}"),
+    ],
+)
+def test_an_ensemble_does_not_grow_by_networks_of_another_run(grow, tiny, tmp_path, options, parts):
+    *_, before = grow(1)
+    code, _, error, after = grow(2, *options)
+    assert code == 1 and after == before
+    one_line(error, f"{tiny}.safetensors: of another run", parts, "remove it to train it anew")
+    assert not list((tmp_path / "out" / "checkpoints").iterdir())
+
+
+def test_an_ensemble_whose_growth_was_interrupted_is_as_it_was_and_grows_on(grow, tiny, tmp_path, monkeypatch):
+    *_, before = grow(1)
+    test = training.test
+
+    def interrupted(ensemble, seed, network):
+        if network == 2:
+            raise KeyboardInterrupt
+        return test(ensemble, seed, network)
+
+    monkeypatch.setattr(training, "test", interrupted)
+    code, _, _, after = grow(3)
+    assert code == 130 and after == before
+    assert [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()] == [f"{tiny}.1.safetensors"]
+    monkeypatch.setattr(training, "test", test)
+    assert grow(3)[-1] == grow(3, folder="at once")[-1]
 
 
 @pytest.mark.parametrize(

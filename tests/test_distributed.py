@@ -84,6 +84,15 @@ def test_an_ensemble_is_the_same_though_a_worker_was_killed(train, tmp_path, tin
     assert sum(counted) == 2 * N_BATCHES and min(counted) >= -training.BLOCK
 
 
+def test_an_ensemble_grows_on_a_cluster(train):
+    expected = train("serial")
+    train("cluster", "--networks", "1")
+    cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", silence_logs=50)
+    with cluster, distributed.Client(cluster) as client:
+        client.register_plugin(Prepare())
+        assert train("cluster", "--scheduler", cluster.scheduler_address) == expected
+
+
 TRAIN = """
 import sys
 from reactivation_core import cli, experiments

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from reactivation_core.recurrence import RECURRENCES
 from reactivation_core.trajectories import Trajectories
@@ -118,3 +119,21 @@ def test_a_second_batch_owes_nothing_to_the_first(problem):
     first, other, again = results
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+@every_kind
+def test_a_batch_neither_reads_a_value_nor_copies_one_from_the_host(problem):
+    # Neither can be captured in a CUDA graph.
+    task, network, batch, _ = problem(23)
+    recurrence = RECURRENCES[type(network)](network, task, B, 23, torch.float64)
+    called = set()
+
+    class Record(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            called.add(function.overloadpacket)
+            return function(*args, **(kwargs or {}))
+
+    with Record():
+        recurrence(batch, 0.07)
+    assert torch.ops.aten.bmm in called
+    assert not called & {torch.ops.aten._local_scalar_dense, torch.ops.aten.lift_fresh}

@@ -3,7 +3,10 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import safetensors.torch
@@ -43,7 +46,9 @@ def test_the_loss_falls(tiny_experiment, checkpoint):
     initial = untrained(experiment, 1, training.stream(0, 0, training._INITIAL))
     before = training.test(initial)[0]
     done = []
-    trained = training.train(experiment, 0, checkpoint, progress=lambda batches, loss: done.append((batches, loss)))
+    trained = training.train(
+        experiment, range(1), checkpoint, progress=lambda batches, loss: done.append((batches, loss))
+    )
     # Tests at 100, at 200 and at the end.
     assert trained.history.shape == (1, 3, 2) and trained.squared_error.shape == (1, 3)
     assert trained.history[0, 0, 0] < before / 2 and trained.history[0, -1, 0] < trained.history[0, 0, 0]
@@ -68,7 +73,8 @@ def test_test_measures_loss_and_decoding_error(tiny_ensemble):
 
 def test_a_network_does_not_depend_on_the_others(tiny_experiment, tmp_path):
     def train(network, run, seed=0):
-        return training.train(tiny_experiment, network, tmp_path / f"{run}-{network}-{seed}.safetensors", seed)
+        networks = range(network, network + 1)
+        return training.train(tiny_experiment, networks, tmp_path / f"{run}-{network}-{seed}.safetensors", seed)
 
     beside = [train(network, "beside") for network in range(3)]
     torch.manual_seed(123)
@@ -86,6 +92,27 @@ def test_a_network_does_not_depend_on_the_others(tiny_experiment, tmp_path):
     torch.testing.assert_close(torch.stack(training.test(ensemble)[:2], -1), ensemble.history[:, -1])
 
 
+@every_kind
+def test_a_group_trains_as_its_networks_do_alone(tiny_experiment, tmp_path):
+    group = training.train(tiny_experiment, range(1, 4), tmp_path / "group")
+    alone = training.join([training.train(tiny_experiment, range(i, i + 1), tmp_path / str(i)) for i in range(1, 4)])
+    assert group.task.n_networks == len(group) == 3
+    assert all(torch.equal(a, b) for a, b in zip(group.task.buffers(), alone.task.buffers(), strict=True))
+    for name, value in alone.network.named_parameters():
+        # A weight moves by about 40 times the learning rate.
+        torch.testing.assert_close(getattr(group.network, name), value, rtol=0, atol=1e-5)
+    torch.testing.assert_close((group.history, group.squared_error), (alone.history, alone.squared_error))
+
+
+@pytest.mark.parametrize(
+    "device, groups", [("cpu", [range(1, 2), range(2, 3), range(3, 4)]), ("cuda", [range(1, 4)])], ids=str
+)
+def test_networks_that_are_not_stored_train_alone_on_the_cpu_and_else_together(tiny_ensemble, tmp_path, device, groups):
+    store.save(tiny_ensemble[0], tmp_path, seed="0", precision="float32")
+    run = training.Run(tiny_ensemble.experiment, tmp_path, 4, device=device)
+    assert run.groups() == groups and not replace(run, n_networks=1).groups()
+
+
 def test_every_network_and_block_has_draws_of_its_own(tiny_experiment, tmp_path, monkeypatch):
     batches, sample = [], Task.sample
 
@@ -98,15 +125,16 @@ def test_every_network_and_block_has_draws_of_its_own(tiny_experiment, tmp_path,
     monkeypatch.setattr(Task, "sample", recorded)
     # Too small a rate to move a weight leaves the initial ones.
     experiment = tiny_experiment.vary(learning_rate=1e-30)
-    first, second = (training.train(experiment, i, tmp_path / str(i)) for i in range(2))
+    first, second = (training.train(experiment, range(i, i + 1), tmp_path / str(i)) for i in range(2))
     assert not torch.equal(first.network.W_rec, second.network.W_rec)
     assert len(batches) == 4 and len(torch.stack(batches).unique(dim=0)) == 4
 
 
 @pytest.mark.parametrize("tiny_experiment", KINDS[-1:], indirect=True)
 def test_head_direction_networks_are_joined_with_the_cells_they_share(tiny_experiment, tmp_path):
-    ensemble = training.join([training.train(tiny_experiment, i, tmp_path / str(i)) for i in range(2)])
-    assert ensemble.task.cells.angles.shape == (24,) and ensemble.task.n_networks == len(ensemble) == 2
+    groups = range(1), range(1, 3)
+    ensemble = training.join([training.train(tiny_experiment, group, tmp_path / str(group)) for group in groups])
+    assert ensemble.task.cells.angles.shape == (24,) and ensemble.task.n_networks == len(ensemble) == 3
 
 
 @pytest.mark.parametrize("law", noise.LAWS)
@@ -123,19 +151,20 @@ def test_training_draws_the_experiments_noise(tiny_experiment, checkpoint, monke
     monkeypatch.setattr(noise, "LAWS", {name: spy(name, draw) for name, draw in noise.LAWS.items()})
     # The test batch has noise as well.
     monkeypatch.setattr(training, "test", lambda *args: torch.zeros(3, 1).unbind())
-    training.train(tiny_experiment.vary(noise=law, n_batches=1), 0, checkpoint)
+    training.train(tiny_experiment.vary(noise=law, n_batches=1), range(1), checkpoint)
     other = next(name for name in drawn if name != law)
     assert not drawn[other]
     expected = {"gaussian": scipy.stats.norm(0, 1), "uniform": scipy.stats.uniform(0, 1)}[law]
     assert scipy.stats.kstest(drawn[law][0].flatten() / math.sqrt(0.02), expected.cdf).pvalue > 1e-3
     drawn[law].clear()
-    training.train(tiny_experiment.vary(sigma=0.0, n_batches=1), 0, checkpoint.with_name("noiseless"))
+    training.train(tiny_experiment.vary(sigma=0.0, n_batches=1), range(1), checkpoint.with_name("noiseless"))
     assert not any(drawn.values())
 
 
 def test_noise_is_part_of_what_is_learnt(tiny_experiment, tmp_path):
     trained = [
-        training.train(tiny_experiment.vary(sigma=sigma, n_batches=1), 0, tmp_path / str(sigma)) for sigma in (0.0, 0.5)
+        training.train(tiny_experiment.vary(sigma=sigma, n_batches=1), range(1), tmp_path / str(sigma))
+        for sigma in (0.0, 0.5)
     ]
     assert not torch.equal(*(ensemble.network.W_rec for ensemble in trained))
 
@@ -143,7 +172,7 @@ def test_noise_is_part_of_what_is_learnt(tiny_experiment, tmp_path):
 @every_kind
 def test_bfloat16_learns_what_float32_learns(tiny_experiment, tmp_path):
     experiment = tiny_experiment.vary(n_batches=100, learning_rate=1e-2)
-    exact, rounded = (training.train(experiment, 0, tmp_path / p, precision=p) for p in training.PRECISIONS)
+    exact, rounded = (training.train(experiment, range(1), tmp_path / p, precision=p) for p in training.PRECISIONS)
     assert rounded.network.D.dtype == torch.float32 and not same(exact, rounded)
     assert rounded.history[0, -1, 0] == pytest.approx(exact.history[0, -1, 0].item(), rel=0.05)
 
@@ -156,7 +185,7 @@ from reactivation_core import experiments, training
 
 torch.set_num_threads(1)
 training.TEST_EVERY, training.CHECKPOINT_SECONDS = 20, 0.0
-_, settings, checkpoint, moment = sys.argv
+_, settings, checkpoint, moment, size = sys.argv
 calls = 0
 
 def fifth(*args):
@@ -170,43 +199,45 @@ if moment == "writing":
     os.fsync = fifth
 else:
     progress = fifth
-training.train(experiments.parse(settings), 1, Path(checkpoint), progress=progress)
+training.train(experiments.parse(settings), range(1, 1 + int(size)), Path(checkpoint), progress=progress)
 """
 
 
-@pytest.mark.parametrize("moment, done", [("training", 60), ("writing", 80)])
-def test_a_killed_run_goes_on_to_the_same_bytes(tiny_experiment, tmp_path, monkeypatch, one_thread, moment, done):
+@pytest.mark.parametrize("moment, done, size", [("training", 60, 2), ("writing", 80, 1)])
+def test_a_killed_run_goes_on_to_the_same_bytes(tiny_experiment, tmp_path, monkeypatch, one_thread, moment, done, size):
     monkeypatch.setattr(training, "TEST_EVERY", 20)
     experiment = tiny_experiment.vary(n_batches=110)
     whole, killed = tmp_path / "whole.safetensors", tmp_path / "killed.safetensors"
-    arguments = [sys.executable, "-c", KILLED, experiment.model_dump_json(), str(killed), moment]
+    arguments = [sys.executable, "-c", KILLED, experiment.model_dump_json(), str(killed), moment, str(size)]
     result = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert result.returncode == -signal.SIGKILL, result.stderr
 
-    progress = []
-    resumed = training.train(experiment, 1, killed, progress=lambda batches, loss: progress.append(batches))
+    progress, networks = [], range(1, 1 + size)
+    resumed = training.train(experiment, networks, killed, progress=lambda batches, loss: progress.append(batches))
     assert progress[0] == done and sum(progress) == 110
     assert not list(tmp_path.glob(".*"))
-    uninterrupted = training.train(experiment, 1, whole)
+    uninterrupted = training.train(experiment, networks, whole)
     assert killed.read_bytes() == whole.read_bytes()
     files = []
     for name, ensemble in (("resumed", resumed), ("uninterrupted", uninterrupted)):
         (tmp_path / name).mkdir()
         files.append(store.save(ensemble, tmp_path / name).read_bytes())
     assert files[0] == files[1]
-    assert resumed.history.shape == (1, 6, 2)
+    assert resumed.history.shape == (size, 6, 2)
 
 
 def test_a_finished_run_is_read_from_its_checkpoint(tiny_experiment, checkpoint):
-    first = training.train(tiny_experiment, 0, checkpoint)
+    first = training.train(tiny_experiment, range(1), checkpoint)
     progress = []
-    again = training.train(tiny_experiment, 0, checkpoint, progress=lambda batches, loss: progress.append(batches))
+    again = training.train(
+        tiny_experiment, range(1), checkpoint, progress=lambda batches, loss: progress.append(batches)
+    )
     assert progress == [40] and same(first, again)
 
 
 @pytest.fixture
 def finished(tiny_experiment, checkpoint):
-    training.train(tiny_experiment, 0, checkpoint)
+    training.train(tiny_experiment, range(1), checkpoint)
     return checkpoint
 
 
@@ -215,7 +246,8 @@ def finished(tiny_experiment, checkpoint):
     [
         ({"sigma": 0.1}, {}, "experiment"),
         ({"n_batches": 60}, {}, "experiment"),
-        ({}, {"network": 1}, "network"),
+        ({}, {"networks": range(1, 2)}, "network"),
+        ({}, {"networks": range(2)}, "network"),
         ({}, {"seed": 1}, "seed"),
         ({}, {"precision": "bfloat16"}, "precision"),
     ],
@@ -224,7 +256,7 @@ def finished(tiny_experiment, checkpoint):
 def test_the_checkpoint_of_another_run_is_refused_and_kept(tiny_experiment, finished, changes, arguments, named):
     content = finished.read_bytes()
     with pytest.raises(ValueError, match=f"of another run: expected {{'{named}'.*remove it to start again"):
-        training.train(tiny_experiment.vary(**changes), **({"network": 0} | arguments), checkpoint=finished)
+        training.train(tiny_experiment.vary(**changes), **({"networks": range(1)} | arguments), checkpoint=finished)
     assert finished.read_bytes() == content
 
 
@@ -233,7 +265,7 @@ def test_a_truncated_checkpoint_is_refused_and_kept(tiny_experiment, finished, s
     content = finished.read_bytes()[:size]
     finished.write_bytes(content)
     with pytest.raises(ValueError, match="not a whole safetensors file.*; remove it to start again") as error:
-        training.train(tiny_experiment, 0, finished)
+        training.train(tiny_experiment, range(1), finished)
     assert "\n" not in str(error.value) and finished.read_bytes() == content
 
 
@@ -241,7 +273,7 @@ def test_a_foreign_checkpoint_is_refused_and_kept(tiny_experiment, checkpoint):
     content = safetensors.torch.save({"weight": torch.zeros(3)})
     checkpoint.write_bytes(content)
     with pytest.raises(ValueError, match="of another run"):
-        training.train(tiny_experiment, 0, checkpoint)
+        training.train(tiny_experiment, range(1), checkpoint)
     assert checkpoint.read_bytes() == content
 
 
@@ -256,13 +288,13 @@ def test_the_checkpoint_of_another_version_is_refused_and_kept(tiny_experiment, 
     rewritten(finished, metadata={"version": "0.0.9"})
     content = finished.read_bytes()
     with pytest.raises(ValueError, match=r"another run: expected {'version': '0.1.0'}, got {'version': '0.0.9'}"):
-        training.train(tiny_experiment, 0, finished)
+        training.train(tiny_experiment, range(1), finished)
     assert finished.read_bytes() == content
 
 
 def test_the_first_version_wrote_no_version(tiny_experiment, finished):
     rewritten(finished, metadata={"version": None})
-    training.train(tiny_experiment, 0, finished)
+    training.train(tiny_experiment, range(1), finished)
 
 
 @pytest.mark.parametrize(
@@ -285,7 +317,7 @@ def test_a_malformed_checkpoint_is_refused_and_kept(tiny_experiment, finished, t
     rewritten(finished, tensors, metadata)
     content = finished.read_bytes()
     with pytest.raises(ValueError, match=f"{named}.*; remove it to start again") as error:
-        training.train(tiny_experiment, 0, finished)
+        training.train(tiny_experiment, range(1), finished)
     assert "\n" not in str(error.value) and finished.read_bytes() == content
 
 
@@ -295,19 +327,19 @@ def test_two_trainings_to_one_checkpoint_do_not_meet(tiny_experiment, finished, 
 
     def second(batches, loss):
         with pytest.raises(BlockingIOError, match=f"{finished} is being written by another process"):
-            training.train(tiny_experiment, 0, finished)
+            training.train(tiny_experiment, range(1), finished)
 
-    training.train(tiny_experiment, 0, finished, progress=second)
+    training.train(tiny_experiment, range(1), finished, progress=second)
     assert finished.read_bytes() == content and list(finished.parent.iterdir()) == [finished]
 
 
 @every_kind
 def test_training_without_a_backward_pass_by_hand_comes_to_the_same(tiny_experiment, tmp_path, monkeypatch):
-    by_hand = training.train(tiny_experiment, 0, tmp_path / "by hand")
+    by_hand = training.train(tiny_experiment, range(1), tmp_path / "by hand")
     monkeypatch.setattr(training, "RECURRENCES", {})
-    readable = training.train(tiny_experiment, 0, tmp_path / "readable")
+    readable = training.train(tiny_experiment, range(1), tmp_path / "readable")
     torch.testing.assert_close(readable.history, by_hand.history, rtol=1e-3, atol=0)
-    noiseless = training.train(tiny_experiment.vary(sigma=0.0), 0, tmp_path / "noiseless", precision="bfloat16")
+    noiseless = training.train(tiny_experiment.vary(sigma=0.0), range(1), tmp_path / "noiseless", precision="bfloat16")
     assert noiseless.history.isfinite().all() and not same(noiseless, readable)
 
 
@@ -332,12 +364,47 @@ def test_the_network_of_the_contributors_guide_trains_and_is_stored(tiny_experim
         tiny_experiment.vary(network=name)
 
 
+def test_a_replayed_update_is_done_once_a_call(monkeypatch):
+    done, computed = torch.zeros(()), []
+
+    def update():
+        computed.append(done)
+        return done.add_(1)
+
+    @contextmanager
+    def capture(graph, stream):
+        # What is captured is not done, until it is replayed.
+        before = done.clone()
+        yield
+        done.copy_(before)
+        graph.replay = lambda: done.add_(1)
+
+    for name in ("Stream", "stream", "current_stream", "CUDAGraph"):
+        monkeypatch.setattr(torch.cuda, name, MagicMock())
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    results = training._replayed(update)
+    assert [int(next(results)) for _ in range(10)] == list(range(1, 11))
+    assert len(computed) == training._EAGER + 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a CUDA device")
+@every_kind
+def test_training_by_a_cuda_graph_is_training(tiny_experiment, tmp_path, monkeypatch):
+    def train(name):
+        return training.train(tiny_experiment, range(2), tmp_path / name, device="cuda")
+
+    replayed = train("replayed")
+    assert same(train("replayed"), replayed)
+    monkeypatch.setattr(training, "_EAGER", tiny_experiment.n_batches)
+    torch.testing.assert_close(train("computed").history, replayed.history)
+
+
 def test_a_loss_that_is_not_finite_stops_training(tiny_experiment, checkpoint):
     with pytest.raises(FloatingPointError, match="the training loss of network 3 is (nan|inf) after 20 batches"):
-        training.train(tiny_experiment.vary(learning_rate=1e30), 3, checkpoint)
+        training.train(tiny_experiment.vary(learning_rate=1e30), range(3, 5), checkpoint)
     assert not checkpoint.exists()
 
 
 def test_an_unknown_precision_is_refused(tiny_experiment, checkpoint):
     with pytest.raises(ValueError, match="expected a precision among float32, bfloat16, got 'float8'"):
-        training.train(tiny_experiment, 0, checkpoint, precision="float8")
+        training.train(tiny_experiment, range(1), checkpoint, precision="float8")

@@ -84,7 +84,7 @@ class HeadDirectionCells(nn.Module):
         if self.peak:
             return f
         # i0e is exp(-kappa) I0(kappa), which stays finite for narrow tuning.
-        return f / (2 * math.pi * torch.special.i0e(torch.tensor(kappa, dtype=f.dtype, device=f.device)))
+        return f / (2 * math.pi * scipy.special.i0e(kappa))
 
     def harmonics(self, s: Float[Tensor, "*points 1"]) -> Float[Tensor, "*points M"]:
         r"""The functions of a bearing that all tuning curves are made of: $1, \cos ks, \sin ks$ for $k = 1, \dots, K$.

@@ -31,12 +31,14 @@ class List:
 
 @dataclass
 class Train:
-    """Train ensembles and store them. A run that was stopped goes on from its checkpoints, by the same command."""
+    """Train ensembles and store them. A run that was stopped goes on from its checkpoints, by the same command.
+
+    Of an ensemble that is there with fewer networks than asked for, only the missing ones are trained."""
 
     names: Names = ()
     """Experiments, as `reactivation list` names them."""
     all: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Train every experiment that is not there yet."""
+    """Train every experiment."""
     networks: int = 5
     """Networks per ensemble."""
     batches: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
@@ -50,7 +52,7 @@ class Train:
     threads: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """CPU threads, if other than all, or than one a worker."""
     workers: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """Train on so many processes of this machine, a network each at a time."""
+    """Train on so many processes of this machine, a network each at a time; an ensemble on a CUDA device."""
     scheduler: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
     """Train on a cluster: the address of its dask scheduler, as tcp://HOST:8786."""
     out: Path = store.ENSEMBLES
@@ -75,12 +77,12 @@ class Train:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         runs = []
         for experiment in wanted:
-            path = folder / f"{experiment.name}.safetensors"
-            if path.exists():
-                print(f"{path} is there already; remove it to train it anew")
+            run = training.Run(experiment, folder, self.networks, self.seed, self.precision, device)
+            if run.path.exists() and len(store.load(run.path)) >= self.networks:
+                print(f"{run.path} is there already; remove it to train it anew")
             else:
-                runs.append(training.Run(experiment, folder, self.networks, self.seed, self.precision, device))
-        with tqdm(total=sum(run.experiment.n_batches * run.n_networks for run in runs), disable=None) as bar:
+                runs.append(run)
+        with tqdm(total=sum(run.experiment.n_batches * len(run.groups()) for run in runs), disable=None) as bar:
 
             def progress(name: str, batches: int, loss: float) -> None:
                 bar.set_postfix_str(f"{name}: loss {loss:.2e}", refresh=False)

@@ -1,9 +1,9 @@
 r"""The same training on many workers, by dask.distributed.
 
-One task a network, and one more an ensemble, which joins and stores it. Only settings and progress travel; checkpoints
-and ensembles are files in a folder that all workers share. The task of a worker that died is given to another, which
-goes on from the checkpoint: the streams of random numbers depend on the seed and the network alone, so the ensemble
-is the one that a single process trains.
+One task a group of networks, and one more an ensemble, which joins and stores it. Only settings and progress travel;
+checkpoints and ensembles are files in a folder that all workers share. The task of a worker that died is given to
+another, which goes on from the checkpoint: the streams of random numbers depend on the seed and the network alone, so
+the ensemble is the one that a single process trains.
 
 Source: https://distributed.dask.org.
 """
@@ -68,11 +68,11 @@ def distributed(
         stopped = Event(topic, client)
         stored = []
         for run in runs:
-            networks = [
-                client.submit(_train, run, network, threads, topic, key=f"{run.experiment.name}.{network}-{topic}")
-                for network in range(run.n_networks)
+            groups = [
+                client.submit(_train, run, group, threads, topic, key=f"{run.name(group)}-{topic}")
+                for group in run.groups()
             ]
-            stored.append(client.submit(_store, run, threads, networks, key=f"{run.experiment.name}-{topic}"))
+            stored.append(client.submit(_store, run, threads, groups, key=f"{run.experiment.name}-{topic}"))
         try:
             for future in as_completed(stored):
                 yield future.result()
@@ -83,7 +83,7 @@ def distributed(
             stopped.set()
 
 
-def _train(run: Run, network: int, threads: int, topic: str) -> None:
+def _train(run: Run, group: range, threads: int, topic: str) -> None:
     from distributed import Event, get_client, get_worker
 
     torch.set_num_threads(threads)
@@ -97,9 +97,9 @@ def _train(run: Run, network: int, threads: int, topic: str) -> None:
         if stopped.is_set():
             raise InterruptedError(f"{name} was stopped after {done} batches")
 
-    run.train(network, progress)
+    run.train(group, progress)
 
 
-def _store(run: Run, threads: int, networks: list[None]) -> tuple[Path, list[float]]:
+def _store(run: Run, threads: int, groups: list[None]) -> tuple[Path, list[float]]:
     torch.set_num_threads(threads)
     return run.store()

@@ -31,8 +31,13 @@ _BLOCK = 10
 class Readout:
     r"""Squared error $\sum \lVert f(s) - D r \rVert^2$ of a readout, and its gradients, a few states at a time."""
 
-    def __init__(self, D: Tensor, cells: PlaceCells, dtype: torch.dtype):
-        self.D, self.cells = D.to(dtype), cells
+    def __init__(self, network: Network, cells: PlaceCells, dtype: torch.dtype):
+        self.network, self.cells, self.dtype = network, cells, dtype
+
+    def prepare(self) -> None:
+        """Before the first states of a batch: weights in the products' type, sums at zero."""
+        D = self.network.D
+        self.D = D.to(self.dtype)
         self.grad_D = torch.zeros_like(D)
         self.error = D.new_zeros(len(D))
 
@@ -56,9 +61,13 @@ class HarmonicReadout:
     \mathrm{tr}(A^\top A \sum x x^\top)$. Its gradients are the columns of $2 A^\top A\,x$ and $2 A \sum x x^\top$ that
     belong to $r$. They are small differences of large terms, so all factors keep the parameters' type."""
 
-    def __init__(self, D: Tensor, cells: HeadDirectionCells, dtype: torch.dtype):
-        self.cells, self.N = cells, D.shape[-1]
-        self.A = torch.cat((D, -cells.loadings().T.expand(len(D), -1, -1)), -1)
+    def __init__(self, network: Network, cells: HeadDirectionCells, dtype: torch.dtype):
+        self.network, self.cells, self.N = network, cells, network.n_units
+        self.C_T = cells.loadings().T.expand(network.n_networks, -1, -1)
+
+    def prepare(self) -> None:
+        """As above."""
+        self.A = torch.cat((self.network.D, -self.C_T), -1)
         self.gram = self.A.mT @ self.A
         self.moments = torch.zeros_like(self.gram)
 
@@ -98,6 +107,7 @@ class Recurrence:
         # Views of every step, as making them anew takes as long as a small step's arithmetic.
         self.x_at, self.r_at, self.eta_at = self.x.unbind(1), self.x[..., :N].unbind(1), self.eta.unbind(1)
         self.alpha = network.dt / network.tau
+        self.readout = READOUTS.get(type(task.cells), Readout)(network, task.cells, dtype)
 
     @torch.no_grad()
     def __call__(self, batch: Trajectories, sigma: float) -> Tensor:
@@ -118,19 +128,19 @@ class Recurrence:
                 r.add_(self.eta_at[t], alpha=sigma)
             self.r_at[t + 1].copy_(r)
 
-        readout = READOUTS.get(type(self.task.cells), Readout)(self.network.D, self.task.cells, dtype)
+        self.readout.prepare()
         delta = torch.zeros_like(r)  # α dL/dr(t), carried backwards
         scale = 1 / (B * T * self.network.n_cells)
         for end in range(T, 0, -_BLOCK):
             start = max(end - _BLOCK, 0)
             states = self.x[:, start + 1 : end + 1].flatten(1, 2)[..., :N]
             s = batch.s[:, :, start + 1 : end + 1].transpose(1, 2)
-            grad_states = readout.read(states, s.flatten(1, 2)).unflatten(1, (end - start, B))
+            grad_states = self.readout.read(states, s.flatten(1, 2)).unflatten(1, (end - start, B))
             for t in reversed(range(start, end)):
                 delta.add_(grad_states[:, t - start], alpha=self.alpha * scale)
                 self.backward_step(t, delta)
             self.accumulate(start, end)
-        loss, grad_D = readout.finish()
+        loss, grad_D = self.readout.finish()
         self.network.D.grad = grad_D.mul_(scale)
         self.network.encoder.grad = torch.bmm(delta.to(dtype).mT, f0).to(grad_D.dtype).div_(self.alpha)
         self.finish()

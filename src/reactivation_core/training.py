@@ -2,13 +2,14 @@ r"""Training: mean squared error over cells, Adam, a test every 100 batches, and
 
 Network `i` of an ensemble is determined by the settings, the seed and `i`: every block of batches and every test draws
 from a generator seeded with these and its own number. There is no generator to store, a run can resume at any block,
-and a network does not depend on which others are trained beside it. A resumed run ends in the same bytes as an
-uninterrupted one on the same machine with the same number of threads.
+and a network depends on those that are trained beside it by no more than the rounding of products. A run resumed on a
+CPU ends in the same bytes as an uninterrupted one on the same machine with the same number of threads.
 
 Source: Krishna et al. (2024), Tables A.1 and A.2.
 """
 
 import ctypes
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -32,7 +33,10 @@ BLOCK = 20
 TEST_EVERY = 100
 CHECKPOINT_SECONDS = 30.0
 
-# Called with a network's name, the batches done since the last call, and the training loss.
+# Batches on a CUDA device before one is captured, as many as in PyTorch's guide.
+_EAGER = 3
+
+# Called with a group's name, the batches done since the last call, and the training loss.
 Progress = Callable[[str, int, float], None]
 
 # Of glibc's malloc.h.
@@ -71,17 +75,17 @@ def test(ensemble: Ensemble, seed: int = 0, first: int = 0) -> tuple[Tensor, Ten
 
 def train(
     experiment: Experiment,
-    network: int,
+    networks: range,
     checkpoint: Path,
     seed: int = 0,
     precision: str = "float32",
     device: str = "cpu",
     progress: Callable[[int, float], None] = lambda batches, loss: None,
 ) -> Ensemble:
-    """Train one network of an ensemble, going on from `checkpoint` if it exists.
+    """Train a group of networks of an ensemble in one computation, going on from `checkpoint` if it exists.
 
     Args:
-        network: its number in the ensemble.
+        networks: their numbers in the ensemble.
         checkpoint: file to keep the state of training in; made, replaced at least every minute, and left there.
         precision: type of the factors in products, "float32" or "bfloat16".
         progress: called after each block with the number of batches done since the last call and the training loss.
@@ -97,16 +101,26 @@ def train(
         raise ValueError("expected a CUDA device, got none")
     if device == "cpu":
         keep_freed_memory()
-    ensemble = untrained(experiment, 1, stream(seed, network, _INITIAL, device=device))
+    ensemble = join([untrained(experiment, 1, stream(seed, i, _INITIAL, device=device)) for i in networks])
+    tasks = [ensemble.task[i : i + 1] for i in range(len(networks))]
     parameters = dict(ensemble.network.named_parameters())
-    adam = torch.optim.Adam(parameters.values(), lr=experiment.learning_rate)
-    adam.zero_grad()
+    adam = torch.optim.Adam(parameters.values(), lr=experiment.learning_rate, capturable=device == "cuda")
     recurrence = RECURRENCES.get(type(ensemble.network), Readable)(
         ensemble.network, ensemble.task, experiment.batch_size, experiment.n_steps, PRECISIONS[precision]
     )
+    # The buffers that every batch is read from, as a CUDA graph must; of this draw only the shapes are used.
+    batch = ensemble.task.sample(experiment.batch_size, experiment.n_steps, torch.Generator(device))
+
+    def update() -> Tensor:
+        losses = recurrence(batch, experiment.sigma)
+        adam.step()
+        return losses
+
+    if device == "cuda":
+        update = partial(next, _replayed(update))
     made_by = {
         "experiment": experiment.model_dump_json(),
-        "network": str(network),
+        "network": _label(networks),
         "seed": str(seed),
         "precision": precision,
         "device": torch.device(device).type,
@@ -117,27 +131,30 @@ def train(
         progress(done, float("nan"))
         saved = time.monotonic()
         while done < experiment.n_batches:
-            generator = stream(seed, network, _BATCHES, done, device)
+            generators = [stream(seed, i, _BATCHES, done, device) for i in networks]
             block = min(BLOCK, experiment.n_batches - done)
-            batches = ensemble.task.sample(block * experiment.batch_size, experiment.n_steps, generator)
-            for batch in zip(*(part.split(experiment.batch_size, 1) for part in batches), strict=True):
+            size = block * experiment.batch_size, experiment.n_steps
+            drawn = [task.sample(*size, generator) for task, generator in zip(tasks, generators, strict=True)]
+            batches = (torch.cat(parts).split(experiment.batch_size, 1) for parts in zip(*drawn, strict=True))
+            for parts in zip(*batches, strict=True):
+                for buffer, part in zip(batch, parts, strict=True):
+                    buffer.copy_(part)
                 if experiment.sigma > 0:
-                    noise.LAWS[experiment.noise](recurrence.eta, experiment.dt, generator)
-                loss = recurrence(type(batches)(*batch), experiment.sigma)
-                adam.step()
+                    for eta, generator in zip(recurrence.eta, generators, strict=True):
+                        noise.LAWS[experiment.noise](eta, experiment.dt, generator)
+                losses = update()
             done += block
-            if not loss.isfinite().all():
-                raise FloatingPointError(
-                    f"the training loss of network {network} is {loss.item()} after {done} batches"
-                )
+            for network, loss in zip(networks, losses.tolist(), strict=True):
+                if not math.isfinite(loss):
+                    raise FloatingPointError(f"the training loss of network {network} is {loss} after {done} batches")
             if done % TEST_EVERY == 0 or done == experiment.n_batches:
-                tests.append(torch.cat(test(ensemble, seed, network)))
-            progress(block, loss.item())
+                tests = torch.cat((tests, torch.cat(test(ensemble, seed, networks[0]))[None]))
+            progress(block, losses.mean().item())
             if time.monotonic() - saved > CHECKPOINT_SECONDS or done == experiment.n_batches:
                 _save(checkpoint, made_by, parameters, adam, tests, done)
                 saved = time.monotonic()
-    history = torch.stack(tests)
-    return replace(ensemble, history=history[None, :, :2], squared_error=history[None, :, 2])
+    history = tests.unflatten(1, (3, -1)).permute(2, 0, 1)
+    return replace(ensemble, history=history[..., :2], squared_error=history[..., 2])
 
 
 @dataclass(frozen=True)
@@ -151,36 +168,70 @@ class Run:
     precision: str = "float32"
     device: str = "cpu"
 
-    def train(self, network: int, progress: Progress = lambda name, batches, loss: None) -> Ensemble:
-        """Train one network, to its checkpoint."""
-        name = f"{self.experiment.name}.{network}"
-        checkpoint = self._checkpoint(network)
-        return train(
-            self.experiment, network, checkpoint, self.seed, self.precision, self.device, partial(progress, name)
-        )
+    def train(self, networks: range, progress: Progress = lambda name, batches, loss: None) -> Ensemble:
+        """Train one of the groups, to its checkpoint."""
+        checkpoint, progress = self._checkpoint(networks), partial(progress, self.name(networks))
+        return train(self.experiment, networks, checkpoint, self.seed, self.precision, self.device, progress)
+
+    def name(self, networks: range) -> str:
+        """The name of a group."""
+        return f"{self.experiment.name}.{_label(networks)}"
+
+    @property
+    def path(self) -> Path:
+        """Where the ensemble is stored."""
+        return self.folder / f"{self.experiment.name}.safetensors"
+
+    def stored(self) -> list[Ensemble]:
+        """What is stored of the ensemble already: one, to be grown, or none.
+
+        Raises:
+            ValueError: if it is of other settings, another seed or precision, or cannot be read.
+        """
+        if not self.path.exists():
+            return []
+        ensemble, (_, header) = store.load(self.path), store.unpack(store.read(self.path))
+        expected = self.experiment.model_dump() | self._header
+        try:
+            _expect(expected, header | ensemble.experiment.model_dump())
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}; remove it to train it anew") from None
+        return [ensemble]
+
+    def groups(self) -> list[range]:
+        """The networks that are not stored yet, by number, as they train together: on the CPU each alone, for there
+        processes share the work; on another device all."""
+        missing = range(sum(map(len, self.stored())), self.n_networks)
+        size = 1 if self.device == "cpu" else self.n_networks
+        return [missing[i : i + size] for i in range(0, len(missing), size)]
 
     def store(self) -> tuple[Path, list[float]]:
         """Store the ensemble once its networks are trained; returns its path and their last test losses."""
-        ensemble = join([self.train(network) for network in range(self.n_networks)])
-        path = store.save(ensemble, self.folder, seed=str(self.seed), precision=self.precision)
-        for network in range(self.n_networks):
-            self._checkpoint(network).unlink(missing_ok=True)
+        groups = self.groups()
+        ensemble = join([*self.stored(), *(self.train(group).to("cpu") for group in groups)])
+        path = store.save(ensemble, self.folder, **self._header)
+        for group in groups:
+            self._checkpoint(group).unlink(missing_ok=True)
         return path, ensemble.history[:, -1, 0].tolist()
 
-    def _checkpoint(self, network: int) -> Path:
-        return self.folder / "checkpoints" / f"{self.experiment.name}.{network}.safetensors"
+    @property
+    def _header(self) -> dict[str, str]:
+        return {"seed": str(self.seed), "precision": self.precision}
+
+    def _checkpoint(self, networks: range) -> Path:
+        return self.folder / "checkpoints" / f"{self.name(networks)}.safetensors"
 
 
 def serially(runs: Iterable[Run], progress: Progress) -> Iterator[tuple[Path, list[float]]]:
     """Train and store one ensemble after the other, in this process; yields what `Run.store` returns."""
     for run in runs:
-        for network in range(run.n_networks):
-            run.train(network, progress)
+        for group in run.groups():
+            run.train(group, progress)
         yield run.store()
 
 
 def join(ensembles: list[Ensemble]) -> Ensemble:
-    """One ensemble of several trained with the same settings."""
+    """One ensemble of several with the same settings, all trained or none."""
     first = ensembles[0]
     parameters = {
         name: torch.cat([getattr(e.network, name).detach() for e in ensembles])
@@ -191,11 +242,36 @@ def join(ensembles: list[Ensemble]) -> Ensemble:
     preferred = torch.cat(cells) if cells[0].ndim == 3 else cells[0]
     return Ensemble(
         first.experiment,
-        first.experiment.task.restore(len(ensembles), preferred),
+        first.experiment.task.restore(network.n_networks, preferred),
         network,
-        torch.cat([e.history for e in ensembles]),
-        torch.cat([e.squared_error for e in ensembles]),
+        None if first.history is None else torch.cat([e.history for e in ensembles]),
+        None if first.history is None else torch.cat([e.squared_error for e in ensembles]),
     )
+
+
+def _label(networks: range) -> str:
+    return f"{networks[0]}-{networks[-1]}" if len(networks) > 1 else f"{networks[0]}"
+
+
+def _replayed(update: Callable[[], Tensor]) -> Iterator[Tensor]:
+    """Results of an update on a CUDA device: the first are computed, all others replayed from a graph captured once.
+
+    Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture.
+    """
+    # On the stream of the capture, too: libraries and Adam make there at first use what must not be captured.
+    stream = torch.cuda.Stream()
+    for _ in range(_EAGER):
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            result = update()
+        torch.cuda.current_stream().wait_stream(stream)
+        yield result
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        result = update()
+    while True:
+        graph.replay()
+        yield result
 
 
 def _save(path, made_by, parameters, adam, tests, done) -> None:
@@ -203,23 +279,20 @@ def _save(path, made_by, parameters, adam, tests, done) -> None:
     for name, value in parameters.items():
         for key, state in adam.state[value].items():
             tensors[f"adam.{name}.{key}"] = state
-    tensors["tests"] = torch.stack(tests) if tests else torch.zeros(0, 3)
-    store.write(path, store.pack(tensors, made_by | {"batches": str(done)}))
+    store.write(path, store.pack(tensors | {"tests": tests}, made_by | {"batches": str(done)}))
 
 
-def _resume(path, made_by, parameters, adam, n_batches) -> tuple[list[Tensor], int]:
+def _resume(path, made_by, parameters, adam, n_batches) -> tuple[Tensor, int]:
+    n_results = 3 * len(parameters["D"])
     if not path.exists():
-        return [], 0
+        return torch.zeros(0, n_results), 0
     try:
         tensors, header = store.unpack(store.read(path))
         # The first version did not write its number.
         header.setdefault("version", "0.1.0")
-        differing = [name for name, value in made_by.items() if header.get(name) != value]
-        if differing:
-            expected, got = ({name: of.get(name) for name in differing} for of in (made_by, header))
-            raise ValueError(f"of another run: expected {expected}, got {got}")
+        _expect(made_by, header)
         done = int(header.get("batches", ""))
-        shapes = {"tests": (done // TEST_EVERY + (done == n_batches and done % TEST_EVERY > 0), 3)}
+        shapes = {"tests": (done // TEST_EVERY + (done == n_batches and done % TEST_EVERY > 0), n_results)}
         for name, value in parameters.items():
             shapes |= dict.fromkeys(
                 (f"parameter.{name}", f"adam.{name}.exp_avg", f"adam.{name}.exp_avg_sq"), tuple(value.shape)
@@ -236,11 +309,18 @@ def _resume(path, made_by, parameters, adam, n_batches) -> tuple[list[Tensor], i
             value.copy_(tensors[f"parameter.{name}"])
             prefix = f"adam.{name}."
             adam.state[value] = {
-                key.removeprefix(prefix): state if key.endswith("step") else state.to(value.device)
+                key.removeprefix(prefix): state.to(value.device)
                 for key, state in tensors.items()
                 if key.startswith(prefix)
             }
-    return list(tensors["tests"]), done
+    return tensors["tests"], done
+
+
+def _expect(expected: dict, got: dict) -> None:
+    differing = [name for name, value in expected.items() if got.get(name) != value]
+    if differing:
+        expected, got = ({name: of.get(name) for name in differing} for of in (expected, got))
+        raise ValueError(f"of another run: expected {expected}, got {got}")
 
 
 def keep_freed_memory() -> None:
