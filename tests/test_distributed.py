@@ -27,7 +27,7 @@ def train(monkeypatch, tiny_experiment, tmp_path):
     threads = torch.get_num_threads()
 
     def train(folder, *options):
-        arguments = ["train", "--all", "--networks", "2", "--threads", "1", "--out", str(tmp_path / folder), *options]
+        arguments = ["train", name, "--networks", "2", "--threads", "1", "--out", str(tmp_path / folder), *options]
         monkeypatch.setattr(sys, "argv", ["reactivation", *arguments])
         cli.main()
         assert not list((tmp_path / folder / "checkpoints").iterdir())

@@ -33,12 +33,12 @@ class List:
 class Train:
     """Train ensembles and store them. A run that was stopped goes on from its checkpoints, by the same command.
 
-    Of an ensemble that is there with fewer networks than asked for, only the missing ones are trained."""
+    Of an ensemble that is named, and there with fewer networks than asked for, only the missing ones are trained."""
 
     names: Names = ()
     """Experiments, as `reactivation list` names them."""
     all: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Train every experiment."""
+    """Train every experiment that is not there yet."""
     networks: int = 5
     """Networks per ensemble."""
     batches: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
@@ -78,7 +78,7 @@ class Train:
         runs = []
         for experiment in wanted:
             run = training.Run(experiment, folder, self.networks, self.seed, self.precision, device)
-            if run.path.exists() and len(store.load(run.path)) >= self.networks:
+            if run.path.exists() and (self.all or len(store.load(run.path)) >= self.networks):
                 print(f"{run.path} is there already; remove it to train it anew")
             else:
                 runs.append(run)
