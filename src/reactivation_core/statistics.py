@@ -156,7 +156,8 @@ class CircularDensity:
 
     def __call__(self, x: Float[ndarray, "*shape"]) -> Float[ndarray, "*shape"]:
         """Density at `x`, per radian."""
-        series = (np.exp(1j * np.asarray(x)[..., None] * self.k) @ self.coefficients).real
+        z = np.exp(1j * np.asarray(x))
+        series = (z * np.polynomial.polynomial.polyval(z, self.coefficients)).real
         return np.maximum(1 + 2 * series, 0) / (2 * np.pi)
 
     def sample(self, n: int, generator: np.random.Generator) -> Float[ndarray, " n"]:
