@@ -94,10 +94,12 @@ def test_an_ensemble_grows_on_a_cluster(train):
 
 
 TRAIN = """
-import sys
+import signal, sys
 from reactivation_core import cli, experiments
 
 if __name__ == "__main__":
+    # Where the tests run in the background, their children are born deaf to interruptions.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     experiment = experiments.parse(sys.argv.pop(1))
     experiments.EXPERIMENTS = {experiment.name: experiment}
     cli.main()
