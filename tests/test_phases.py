@@ -191,3 +191,13 @@ def test_memory_is_bounded_by_what_is_returned(tiny_experiment):
     quiescent(ensemble, 1000, 1.0, start, seeded())
     # All the states are 195 MiB, as is their noise; the decoded positions are 3 MiB.
     assert resident("VmHWM") - before < 60
+
+
+def test_a_phase_leaves_subnormal_numbers_as_it_found_them(tiny_ensemble, generator):
+    subnormal = torch.tensor([1e-39, 1e-39])
+    with phases.flushing():
+        assert not (subnormal * 0.5).any()
+    phases.quiescent(tiny_ensemble, 2, 1.0, phases.starts(tiny_ensemble, 3, generator), generator)
+    with pytest.raises(ValueError):
+        phases.quiescent(tiny_ensemble, 2, -1.0, phases.starts(tiny_ensemble, 3, generator), generator)
+    assert (subnormal * 0.5).all()

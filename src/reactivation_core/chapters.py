@@ -13,7 +13,6 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-import torch
 from IPython.display import Markdown
 
 from reactivation_core import claims, statistics, store
@@ -43,8 +42,6 @@ class Chapter:
             whole = key == "seed" or key.startswith("n_")
             if whole and (not isinstance(value, int) or (value < 1 and key != "seed")):
                 raise ValueError(f"expected a whole number >= 1 for the parameter {key}, got {value!r}")
-        # Without noise, units that are closed decay to subnormal numbers, which are a hundred times slower than others.
-        torch.set_flush_denormal(True)
         self.name, self.parameters = name, parameters
         self.ensembles: dict[str, str] = {}
         self.measurements: dict[str, Measurement] = {}

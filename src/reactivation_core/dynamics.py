@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from reactivation_core.phases import Ensemble
+from reactivation_core.phases import Ensemble, flushing
 
 
 def step(ensemble: Ensemble, r: Float[Tensor, "n N"], bias: float = 0.0) -> Float[Tensor, "n N"]:
@@ -57,6 +57,7 @@ def newton(ensemble: Ensemble, r: Float[Tensor, "n N"], n_steps: int, bias: floa
 
 
 @torch.no_grad()
+@flushing()
 def flow(ensemble: Ensemble, r: Float[Tensor, "n N"], n_steps: int, bias: float = 0.0) -> Float[Tensor, "T n N"]:
     """Activity without noise, at the start and after each of `n_steps` steps."""
     path = [r]
