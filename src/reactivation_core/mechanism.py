@@ -208,14 +208,22 @@ class Manifold:
 
     def ray(self, r: Float[Tensor, "n N"]) -> Float[Tensor, "n 2"]:
         """The state of the point of the manifold in whose direction from 0 activity lies, in metres: of the nearest one
-        when activity is scaled to the manifold's norm."""
-        return self.place(r * (self.norm / r.norm(dim=-1, keepdim=True)))
+        when activity is scaled to that point's norm."""
+        norm = self.norm
+        for _ in range(2):
+            s = self.place(r * (norm / r.norm(dim=-1, keepdim=True)))
+            norm = self(s).norm(dim=-1, keepdim=True)
+        return s
 
     def gradient(self, r: Float[Tensor, "n N"]) -> Float[Tensor, "2 n N"]:
-        """Of `ray`, metres per unit of activity, where activity has the direction of a point of the manifold: the same
-        noise turns small activity by more."""
+        r"""Of `ray`, metres per unit of activity, where $r$ has the direction of a point $m$ of the manifold: the dual
+        of the tangents less their parts along $m$, times $\lVert m\rVert/\lVert r\rVert$, as small activity is turned
+        by more."""
         s = self.ray(r)
-        return dual(self.tangents(s)) * (self(s).norm(dim=-1) / r.norm(dim=-1))[:, None]
+        T, m = self.tangents(s), self(s)
+        norm = m.norm(dim=-1, keepdim=True)
+        turning = T - (T * m).sum(-1, keepdim=True) * m / norm**2
+        return dual(turning) * (norm / r.norm(dim=-1, keepdim=True))
 
 
 def dual(tangents: Float[Tensor, "d n N"]) -> Float[Tensor, "d n N"]:
