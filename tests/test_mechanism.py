@@ -129,7 +129,7 @@ def test_the_manifold_is_found(ideal, manifold, noisy):
     ds, cells = 1e-3 * torch.randn(s.shape, generator=torch.Generator().manual_seed(4)), ideal.task.cells
     moved = (cells.tuning((s + ds)[None]) - cells.tuning((s - ds)[None]))[0] / 2
     torch.testing.assert_close(manifold.asked(s, ds), moved.double(), atol=1e-6, rtol=1e-2)
-    basis = manifold.basis(s)
+    basis = mechanism.orthonormal(manifold.tangents(s))
     torch.testing.assert_close((basis[0] * basis[1]).sum(-1), torch.zeros(300, dtype=torch.float64), atol=1e-6, rtol=0)
     torch.testing.assert_close(basis.norm(dim=-1), torch.ones(2, 300, dtype=torch.float64))
     # What is left after the search is across, away from the edges.
@@ -137,7 +137,7 @@ def test_the_manifold_is_found(ideal, manifold, noisy):
     place = manifold.place(r)
     rest = r - manifold(place)
     inside = (place.abs() < 1.0).all(-1)
-    tangential = mechanism.along(manifold.basis(place), rest)[inside].square().sum(-1).mean()
+    tangential = mechanism.along(mechanism.orthonormal(manifold.tangents(place)), rest)[inside].square().sum(-1).mean()
     # Of the noise, two units have 2 v.
     assert tangential < 0.2 * v
     assert rest[inside].square().sum(-1).mean() == pytest.approx((CELLS - 2) * v, rel=0.1)
@@ -149,7 +149,7 @@ def test_the_score_along_the_manifold_is_that_of_the_mixture(ideal, manifold):
     v = 4 * network.density.v
     mixture = theory.Mixture(network.density.points, v, weights)
     s = 0.6 * (2 * torch.rand(200, 2, generator=torch.Generator().manual_seed(4)) - 1)
-    basis = manifold.basis(s)
+    basis = mechanism.orthonormal(manifold.tangents(s))
     exact = mechanism.along(basis, mixture.score(network.encode(ideal.task.cells.tuning(s[None])[0])))
 
     def density(s):
@@ -199,7 +199,7 @@ def test_a_displacement_across_decays_as_the_denoiser_has_it(kind, first, manifo
     ensemble = make(kind)
     s = 0.5 * (2 * torch.rand(200, 2, generator=torch.Generator().manual_seed(8)) - 1)
     unit = mechanism.directions(manifold, s, manifold.span[:, :8], torch.Generator().manual_seed(9))
-    basis = manifold.basis(s)
+    basis = mechanism.orthonormal(manifold.tangents(s))
     for name, x in unit.items():
         torch.testing.assert_close(x.norm(dim=-1), torch.ones(200, dtype=x.dtype))
         tangential = mechanism.along(basis, x).norm(dim=-1)

@@ -101,6 +101,8 @@ class Ring:
         axes = torch.stack((self.cells.angles.cos(), self.cells.angles.sin()), -1).to(r.dtype)
         self.axes = ensemble.network.D.detach().reshape(-1, r.shape[1]).T @ axes
         self.M = torch.linalg.lstsq(self._harmonics(self.ray(r)).to(r.dtype), r).solution
+        # Of the few dimensions in which the ring lies.
+        self.span = torch.linalg.qr(self.M.T).Q
 
     def __call__(self, s: Float[Tensor, "n 1"]) -> Float[Tensor, "n N"]:
         """Clean activity $m(s)$."""
@@ -118,6 +120,9 @@ class Ring:
         r"""The bearing $s(r)$ of activity, in radians; all $\lambda r$ have the same."""
         x, y = (r @ self.axes).unbind(-1)
         return torch.atan2(y, x)[..., None]
+
+    # Nearest points would fold the ring where activity has faded.
+    place = ray
 
     def gradient(self, r: Float[Tensor, "n N"]) -> Float[Tensor, "1 n N"]:
         r"""$\partial s/\partial r$, radians per unit of activity."""

@@ -178,13 +178,6 @@ class Manifold:
         r"""What Eq. (17) asks of the output, $f'(s)\,\Delta s$."""
         return sum(slope * x[:, None] for slope, x in zip(self._jet(s)[1:], ds.unbind(-1), strict=True))
 
-    def basis(self, s: Float[Tensor, "n 2"]) -> Float[Tensor, "2 n N"]:
-        """Two orthonormal tangents at each point."""
-        e1, e2 = self.tangents(s)
-        e1 = e1 / e1.norm(dim=-1, keepdim=True)
-        e2 = e2 - (e1 * e2).sum(-1, keepdim=True) * e1
-        return torch.stack((e1, e2 / e2.norm(dim=-1, keepdim=True)))
-
     def score_along(self, density, s: Float[Tensor, "n 2"], h: float = 1e-3) -> Float[Tensor, "n N"]:
         r"""Gradient, along the manifold, of the logarithm of the density per area of the manifold,
 
@@ -233,10 +226,14 @@ def dual(tangents: Float[Tensor, "d n N"]) -> Float[Tensor, "d n N"]:
     return torch.linalg.solve(G, tangents.movedim(1, 0)).movedim(0, 1)
 
 
-def along(basis: Float[Tensor, "2 n N"], vectors: Float[Tensor, "n N"]) -> Float[Tensor, "n N"]:
-    """The part of vectors that is tangent to the manifold, `basis` from `Manifold.basis`; the rest is across."""
-    e1, e2 = basis
-    return (vectors * e1).sum(-1, keepdim=True) * e1 + (vectors * e2).sum(-1, keepdim=True) * e2
+def orthonormal(tangents: Float[Tensor, "d n N"]) -> Float[Tensor, "d n N"]:
+    """An orthonormal basis of the space that the tangents span at each point."""
+    return torch.linalg.qr(tangents.permute(1, 2, 0)).Q.permute(2, 0, 1)
+
+
+def along(basis: Float[Tensor, "d n N"], vectors: Float[Tensor, "n N"]) -> Float[Tensor, "n N"]:
+    """The part of vectors that is tangent to the manifold, `basis` from `orthonormal`; the rest is across."""
+    return torch.einsum("ani,an->ni", basis, torch.einsum("ani,ni->an", basis, vectors))
 
 
 class Denoiser:
@@ -433,20 +430,17 @@ def shrinkage(half_difference: Float[Tensor, "n N"], displacement: Float[Tensor,
 
 
 def directions(
-    manifold: Manifold, s: Float[Tensor, "n 2"], span: Float[Tensor, "N k"], generator: torch.Generator
+    manifold: Manifold, s: Float[Tensor, "n d"], span: Float[Tensor, "N k"], generator: torch.Generator
 ) -> dict[str, Float[Tensor, "n N"]]:
     """Unit vectors at points of the manifold, by name: along it; across it at random; across it but within `span`, an
     orthonormal basis of where waking activity varies most; and across it towards greater activity, $m$ itself."""
-    m, basis = manifold(s), manifold.basis(s)
-    shape, dtype = m.shape, m.dtype
-    turn = torch.rand(len(m), 1, generator=generator, dtype=dtype) * 2 * torch.pi
+    m, basis = manifold(s), orthonormal(manifold.tangents(s))
+    options = {"generator": generator, "dtype": m.dtype}
     drawn = {
-        "across": torch.randn(shape, generator=generator, dtype=dtype),
-        "within span": torch.randn(shape[0], span.shape[1], generator=generator, dtype=dtype) @ span.to(dtype).T,
+        "across": torch.randn(m.shape, **options),
+        "within span": torch.randn(len(m), span.shape[1], **options) @ span.to(m.dtype).T,
         "amplitude": m,
     }
-    drawn = {name: x - along(basis, x) for name, x in drawn.items()}
-    return {
-        name: x / x.norm(dim=-1, keepdim=True)
-        for name, x in {"along": turn.cos() * basis[0] + turn.sin() * basis[1], **drawn}.items()
-    }
+    tangent = torch.einsum("ani,an->ni", basis, torch.randn(basis.shape[:2], **options))
+    unit = {"along": tangent} | {name: x - along(basis, x) for name, x in drawn.items()}
+    return {name: x / x.norm(dim=-1, keepdim=True) for name, x in unit.items()}

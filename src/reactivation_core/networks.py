@@ -131,9 +131,15 @@ class GRU(Network):
         "W_r_in": ("N_r", "N_in"),
     }
 
-    def step(self, r, ds, noise):
+    def gates(self, r: Float[Tensor, "S B N_r"], ds: Float[Tensor, "S B N_in"]) -> tuple[Tensor, Tensor]:
+        """The update gate $z$ and the reset gate $g$, Eqs. (A.3) and (A.4)."""
         z = torch.sigmoid(r @ self.W_z.mT + ds @ self.W_z_in.mT)
         g = torch.sigmoid(r @ self.W_g.mT + ds @ self.W_g_in.mT)
+        return z, g
+
+    def step(self, r, ds, noise, gates: tuple[Tensor, Tensor] | None = None):
+        """As every network's; `gates` takes the place of the network's own."""
+        z, g = gates or self.gates(r, ds)
         candidate = torch.tanh((g * r) @ self.W_r.mT + ds @ self.W_r_in.mT)
         return r + (1 - z) * (candidate - r) * (self.dt / self.tau) + noise
 
