@@ -19,8 +19,6 @@ def test_the_stored_networks_have_the_test_metrics_of_their_history(name):
     assert ensemble.experiment == experiments.get(name)
     # Of a variation one network is enough to see the size of what it changes.
     n_networks = 1 if name.endswith(("slow", "unnormalised")) else 5
-    if name == "head-direction-biased":
-        n_networks = 3  # two are still to be trained
     assert len(ensemble) == n_networks
     loss, error, squared_error = training.test(ensemble)
     assert loss.tolist() == pytest.approx(ensemble.history[:, -1, 0].tolist(), rel=0.01)
