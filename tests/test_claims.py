@@ -174,3 +174,15 @@ def test_the_scorecard_agrees_with_the_verdicts_chapters_print(reference, capsys
     chapter().finish()
     printed = capsys.readouterr().out.splitlines()[0]
     assert [f"{entry['id']}: {entry['verdict']}" for entry in claims.scorecard()] == [printed]
+
+
+def test_measurements_stand_side_by_side(data):
+    run = chapter()
+    shown = str(run.measurements["size"])
+    assert shown == "0.5 (0.252 to 0.748)"
+    lines = run.beside(("here", "there"), ("of it", "size", None), ("of others", 0.25, 1)).data.splitlines()
+    assert lines == ["|  | here | there |", "| --- | --- | --- |", f"| of it | {shown} |  |", "| of others | 0.25 | 1 |"]
+    with pytest.raises(ValueError, match="expected a row of 3 cells, got"):
+        run.beside(("here", "there"), ("of it", "size"))
+    with pytest.raises(KeyError, match="weight"):
+        run.beside(("here",), ("of it", "weight"))

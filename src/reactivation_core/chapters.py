@@ -9,6 +9,7 @@ import io
 import json
 import math
 import os
+from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 
@@ -95,6 +96,28 @@ class Chapter:
                         f" | {m.mean:.3g} | {m.low:.3g} to {m.high:.3g} | {claims.verdict(claim, m)} |"
                     )
         return Markdown("\n".join(rows))
+
+    def beside(self, columns: Iterable[str], *rows: tuple[str | float | None, ...]) -> Markdown:
+        """Measurements side by side, means with 95 % intervals. A row is a text, and for every column a measurement's
+        name, a number from elsewhere, or None for an empty cell.
+
+        Raises:
+            KeyError: for a name that was not measured.
+            ValueError: for a row of another length.
+        """
+        lines = [["", *columns]]
+        lines.append(["---"] * len(lines[0]))
+        for row in rows:
+            if len(row) != len(lines[0]):
+                raise ValueError(f"expected a row of {len(lines[0])} cells, got {row}")
+            text, *cells = row
+            lines.append([text, *map(self._cell, cells)])
+        return Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+    def _cell(self, cell: str | float | None) -> str:
+        if cell is None:
+            return ""
+        return str(self.measurements[cell]) if isinstance(cell, str) else f"{cell:.3g}"
 
     def finish(self) -> None:
         """Print the verdicts; write the measurements if this run is the reference, else compare them with it.

@@ -55,6 +55,9 @@ class Measurement(Settings):
     unit: str
     tolerance: float
 
+    def __str__(self) -> str:
+        return f"{self.mean:.3g} ({self.low:.3g} to {self.high:.3g})"
+
 
 class Results(Settings):
     """All that a chapter measured, with what and how."""
