@@ -180,8 +180,13 @@ def test_measurements_stand_side_by_side(data):
     run = chapter()
     shown = str(run.measurements["size"])
     assert shown == "0.5 (0.252 to 0.748)"
-    lines = run.beside(("here", "there"), ("of it", "size", None), ("of others", 0.25, 1)).data.splitlines()
-    assert lines == ["|  | here | there |", "| --- | --- | --- |", f"| of it | {shown} |  |", "| of others | 0.25 | 1 |"]
+    table = run.beside(("here", "there"), ("of it", "size", None), ("of others", 0.25, 1))
+    assert table.data.splitlines() == [
+        "|  | here | there |",
+        "| --- | --- | --- |",
+        f"| of it | {shown} |  |",
+        "| of others | 0.25 | 1 |",
+    ]
     with pytest.raises(ValueError, match="expected a row of 3 cells, got"):
         run.beside(("here", "there"), ("of it", "size"))
     with pytest.raises(KeyError, match="weight"):
