@@ -343,6 +343,14 @@ def test_training_without_a_backward_pass_by_hand_comes_to_the_same(tiny_experim
     assert noiseless.history.isfinite().all() and not same(noiseless, readable)
 
 
+def test_an_ensemble_that_is_there_is_not_written_again(tiny_experiment, tmp_path, monkeypatch):
+    run = training.Run(tiny_experiment, tmp_path, n_networks=1)
+    (tmp_path / "checkpoints").mkdir()
+    path, losses = run.store()
+    monkeypatch.setattr(store, "save", None)
+    assert run.store() == (path, losses)
+
+
 def test_the_network_of_the_contributors_guide_trains_and_is_stored(tiny_experiment, tmp_path):
     guide = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", guide.split("## Adding a network")[1].split("\n## ")[0], re.DOTALL)

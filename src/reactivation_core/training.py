@@ -209,10 +209,12 @@ class Run:
         """Store the ensemble once its networks are trained; returns its path and their last test losses."""
         groups = self.groups()
         ensemble = join([*self.stored(), *(self.train(group).to("cpu") for group in groups)])
-        path = store.save(ensemble, self.folder, **self._header)
+        # What is there with all its networks stays as it is: results are of a file, and name it.
+        if groups:
+            store.save(ensemble, self.folder, **self._header)
         for group in groups:
             self._checkpoint(group).unlink(missing_ok=True)
-        return path, ensemble.history[:, -1, 0].tolist()
+        return self.path, ensemble.history[:, -1, 0].tolist()
 
     @property
     def _header(self) -> dict[str, str]:
