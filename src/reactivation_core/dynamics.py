@@ -7,7 +7,8 @@ $\xi_t$, of variance $v$ per step and unit, that is carried along by the lineari
 $$ \operatorname{Var} = v \sum_{j=0}^{T-1} \lVert L_j \rVert^2, \qquad L_0 = w, \qquad
    L_{j+1} = A(r_{T-1-j})^\top L_j . $$
 
-If fast directions feed nothing into slow ones and the slow ones lose nothing, all $L_j$ are the same.
+If fast directions feed nothing into slow ones, the slow ones lose nothing, and $w$ reads nothing of the fast ones, all
+$L_j$ are the same.
 
 Functions take one network, an ensemble with `S = 1`, and tensors `(n, N)`: $n$ states, $N$ units.
 

@@ -188,7 +188,7 @@ def sliced_wasserstein(
     $$ SW(x, y) = \frac{1}{L} \sum_{l=1}^{L} W_1(u_l \cdot x,\; u_l \cdot y), $$
 
     $u_l$ uniform on the unit sphere. Two samples of one law are not at distance 0 but, with $n$ independent draws each,
-    at about the standard deviation of a projection over $\sqrt n$.
+    at about twice the standard deviation of a projection over $\sqrt n$.
 
     Source: Bonneel et al. (2015).
     """
