@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from reactivation_core import circular
 from reactivation_core.cells import HeadDirectionCells, PlaceCells
-from reactivation_core.tasks import head_direction_angles
 
 S, CELLS, BOX = 2, 60, 2.2
 
@@ -68,12 +67,16 @@ def test_decoding_uses_the_three_most_active_cells_of_each_network():
     torch.testing.assert_close(PlaceCells(centres).decode(o), torch.tensor([[[1.0, 1.0]], [[6.0, 6.0]]]))
 
 
+def evenly(n):
+    return torch.arange(n) * (2 * math.pi / n) - math.pi
+
+
 @pytest.mark.parametrize("peak", [False, True])
 @pytest.mark.parametrize("width", [math.pi / 6, 0.05])
 @pytest.mark.parametrize("dtype, rtol", [(torch.float64, 1e-9), (torch.float32, 1e-3)])
 def test_head_direction_cells_are_equation_21(generator, peak, width, dtype, rtol):
     s = (torch.rand(S, 7, 5, 1, generator=generator, dtype=torch.float64) * 2 - 1) * math.pi
-    angles = head_direction_angles(CELLS)
+    angles = evenly(CELLS)
     got = HeadDirectionCells(angles.to(dtype), width, peak).tuning(s.to(dtype))
     expected = scipy.stats.vonmises.pdf(s.numpy() - angles.numpy(), 1 / width**2)
     if peak:
@@ -86,7 +89,7 @@ def test_head_direction_cells_are_equation_21(generator, peak, width, dtype, rto
 @pytest.mark.parametrize("dtype, rtol", [(torch.float64, 1e-12), (torch.float32, 1e-4)])
 def test_tuning_curves_are_sums_of_harmonics(generator, peak, width, dtype, rtol):
     s = ((torch.rand(S, 7, 5, 1, generator=generator, dtype=torch.float64) * 2 - 1) * math.pi).to(dtype)
-    cells = HeadDirectionCells(head_direction_angles(CELLS).to(dtype), width, peak)
+    cells = HeadDirectionCells(evenly(CELLS).to(dtype), width, peak)
     f = cells.tuning(s)
     torch.testing.assert_close(cells.harmonics(s) @ cells.loadings(), f, rtol=0, atol=rtol * f.max().item())
 
@@ -101,7 +104,7 @@ def test_a_normalised_head_direction_cell_integrates_to_one(width):
 
 @given(st.floats(-math.pi, math.pi))
 def test_bearing_is_decoded_to_half_the_spacing_of_the_cells(s):
-    cells = HeadDirectionCells(head_direction_angles(512).double())
+    cells = HeadDirectionCells(evenly(512).double())
     s = torch.full((1, 1, 1), s, dtype=torch.float64)
     decoded = cells.decode(cells.tuning(s))
     assert circular.distance(decoded, s).item() <= math.pi / 512 + 1e-6
@@ -110,6 +113,6 @@ def test_bearing_is_decoded_to_half_the_spacing_of_the_cells(s):
 
 @pytest.mark.parametrize("k", [-1, 0, CELLS + 1])
 def test_decoding_from_no_or_too_many_cells_is_refused(centres, k):
-    for cells in (PlaceCells(centres), HeadDirectionCells(head_direction_angles(CELLS))):
+    for cells in (PlaceCells(centres), HeadDirectionCells(evenly(CELLS))):
         with pytest.raises(ValueError, match=rf"expected 1 <= k <= {CELLS} cells to decode from, got k = {k}"):
             cells.decode(torch.zeros(S, 1, CELLS), k)

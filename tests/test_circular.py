@@ -18,6 +18,10 @@ def same(a, b):
     return torch.allclose(torch.polar(torch.ones_like(a), a), torch.polar(torch.ones_like(b), b), atol=1e-9)
 
 
+def test_what_is_no_angle_stays_no_angle():
+    assert circular.wrap(torch.tensor([math.nan, math.inf])).isnan().all()
+
+
 def resultant(angles):
     return abs(np.exp(1j * angles).mean())
 

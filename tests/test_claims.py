@@ -60,7 +60,6 @@ def reference(data, monkeypatch):
         ("above", (1.5, 1.4, 1.6), "reproduced"),
         ("above", (1.1, 0.9, 1.3), "partly"),
         ("above", (0.9, 0.7, 1.1), "not reproduced"),
-        ("below", (float("nan"),) * 3, "not reproduced"),
     ],
 )
 def test_verdict(data, test, interval, expected):
@@ -112,10 +111,36 @@ def test_finish_fails_where_a_measurement_differs(reference, values):
     assert reference.read_bytes() == before
 
 
+@pytest.mark.parametrize(("mean", "spread", "fine", "other"), [(3.0, 1.0, 3.5, 9.5), (0.01, 1.0, 0.4, 0.6)])
+def test_a_mean_is_compared_by_its_size_or_where_that_is_small_by_its_interval(mean, spread, fine, other):
+    expected = measurement(mean, mean - spread, mean + spread).model_copy(update={"tolerance": 0.5})
+    differs = [
+        bool(chapters._differences(results(measurement(got, got - spread, got + spread)), results(expected)))
+        for got in (mean, fine, other, -other)
+    ]
+    assert differs == [False, False, True, True]
+
+
+def results(measured):
+    return claims.Results(chapter="results/one", parameters={}, ensembles={}, measurements={"size": measured})
+
+
+def test_a_value_that_is_not_finite_is_refused(data):
+    with pytest.raises(ValueError, match="expected finite values of size, got .*inf"):
+        chapter((0.4, np.inf))
+
+
 def test_finish_fails_where_a_measurement_is_missing_or_new(reference):
     run = chapter()
     run.measure("new", np.ones(2))
     with pytest.raises(AssertionError, match="new is measured in only one"):
+        run.finish()
+
+
+def test_finish_fails_where_an_ensemble_is_read_that_the_reference_did_not_read(reference):
+    run = chapter()
+    run.ensembles["position-noisy-unbiased"] = "a" * 64
+    with pytest.raises(AssertionError, match="position-noisy-unbiased to be file none, got aaaaaaaaaaaa"):
         run.finish()
 
 

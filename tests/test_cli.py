@@ -1,5 +1,6 @@
 """The command line as a newcomer meets it: what it does, and one line for everything that goes wrong."""
 
+import csv
 import errno
 import json
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from reactivation_core import claims, cli, execution, experiments, store, training
+from reactivation_core import chapters, claims, cli, execution, experiments, store, training
 
 
 @pytest.fixture
@@ -330,20 +331,56 @@ def test_the_scorecard_is_printed_and_as_a_list(run):
     assert {"id", "source", "statement", "value", "interval", "verdict"} <= json.loads(out)[0].keys()
 
 
-def test_a_chapter_that_fails_is_left_as_it_was(run, tmp_path, monkeypatch):
-    book = tmp_path / "book"
-    (book / "results").mkdir(parents=True)
-    (book / "_toc.yml").write_text("parts: [{chapters: [{file: results/broken}]}]")
-    notebook = execution.nbformat.v4.new_notebook()
-    notebook.cells = [execution.nbformat.v4.new_code_cell("raise ValueError('no such rat')")]
-    path = book / "results" / "broken.ipynb"
-    execution.nbformat.write(notebook, path)
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    """Makes a book of one chapter with one cell; returns its notebook."""
+
+    def make(source):
+        folder = tmp_path / "book"
+        (folder / "results").mkdir(parents=True)
+        (folder / "_toc.yml").write_text("parts: [{chapters: [{file: results/one}]}]")
+        notebook = execution.nbformat.v4.new_notebook()
+        notebook.cells = [execution.nbformat.v4.new_code_cell(source)]
+        execution.nbformat.write(notebook, folder / "results" / "one.ipynb")
+        monkeypatch.setattr(execution, "BOOK", folder)
+        monkeypatch.setattr(execution, "STATUS", tmp_path / "status.csv")
+        return folder / "results" / "one.ipynb"
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("raise ValueError('no such rat')", "ValueError: no such rat"), ("import os; os._exit(1)", "its kernel died")],
+)
+def test_a_chapter_that_fails_is_left_as_it_was(run, book, source, message):
+    path = book(source)
     before = path.read_bytes()
-    monkeypatch.setattr(execution, "BOOK", book)
     code, _, error = run("run-chapters")
     assert code == 1
-    one_line(error, "broken.ipynb", "ValueError: no such rat")
-    assert path.read_bytes() == before
+    one_line(error, "one.ipynb", message)
+    assert path.read_bytes() == before and not execution.STATUS.exists()
+
+
+def test_a_chapter_is_run_in_place_and_its_time_noted(run, book):
+    path = book("import os; print(os.environ['REACTIVATION_RECORD'])")
+    assert run("run-chapters", "one")[0] == 0
+    assert run("run-chapters", "one")[0] == 0
+    notebook = execution.nbformat.read(path, as_version=4)
+    (cell,) = notebook.cells
+    assert cell.outputs[0].text == "1\n" and not cell.metadata and "papermill" not in notebook.metadata
+    (row,) = csv.DictReader(execution.STATUS.read_text().splitlines())
+    assert row["chapter"] == "results/one" and float(row["seconds"]) >= 0
+    assert chapters.RECORD not in os.environ
+
+
+def test_verify_reads_the_results_of_every_chapter(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(claims, "RESULTS", tmp_path)
+    # A chapter without claims.
+    (tmp_path / "paper_and_code.json").write_text("{}")
+    code, _, error = run("verify")
+    assert code == 1
+    one_line(error, "paper_and_code.json")
 
 
 def test_the_program_is_installed():

@@ -12,7 +12,7 @@ from reactivation_core import cells
 
 ROOT = Path(__file__).parents[1]
 ORDER = """circular noise theory statistics cells trajectories tasks networks recurrence experiments phases
-    mechanism dynamics store training cluster claims figures chapters execution cli""".split()
+    dynamics mechanism store training cluster claims figures chapters execution cli""".split()
 MODULES = sorted((ROOT / "src" / "reactivation_core").rglob("*.py"))
 
 

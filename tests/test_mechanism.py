@@ -67,8 +67,8 @@ def test_waking_keeps_the_noise_beside_the_activity(tiny_ensemble, generator):
     torch.testing.assert_close(moved, (waking.r - waking.noise)[:, 1:].flatten(0, 1))
     torch.testing.assert_close(waking.s[:, 1:], (waking.s + waking.ds)[:, :-1])
     assert waking.noise.std() == pytest.approx(0.01, rel=0.1)
-    some = waking.flatten(slice(1, 3), every=3)
-    torch.testing.assert_close(some.r, waking.r[1:3, [2, 5]].flatten(0, 1))
+    some = waking.flatten(slice(1, 3))
+    torch.testing.assert_close(some.r, waking.r[1:3].flatten(0, 1))
 
 
 def test_waking_names_what_it_expected(tiny_ensemble, generator):
@@ -174,7 +174,7 @@ def test_the_denoiser_finds_the_exact_score(ideal, manifold, noisy):
     assert least < reached < least + 0.1
     product = -mechanism.explained_at_most(exact, fresh) * exact.square().sum() / 2
     torch.testing.assert_close(-product, exact.square().sum(), rtol=0.05, atol=0)
-    assert denoiser.losses[denoiser.kind] == min(denoiser.losses.values())
+    assert denoiser.losses[denoiser.kind] < denoiser.losses["normal"]
 
 
 def test_regression_finds_coefficients_and_the_share_explained():
@@ -191,7 +191,7 @@ def test_a_displacement_decays_by_the_leak_in_a_network_without_recurrence(tiny_
     delta = torch.randn(5, 16)
     left, share = mechanism.decay(silent, torch.rand(5, 16), delta, 4)
     torch.testing.assert_close(share, 0.8 ** torch.arange(5.0))
-    assert mechanism.shrinkage(left[1] - delta, delta) == pytest.approx(0.2, rel=1e-4)
+    assert mechanism.agreement(left[1] - delta, delta).slope == pytest.approx(-0.2, rel=1e-4)
 
 
 @pytest.mark.parametrize("kind, first", [(theory.IdealNetwork, 0.0), (mechanism.LeakyIdealNetwork, 0.8)])

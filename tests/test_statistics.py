@@ -203,8 +203,8 @@ def test_step_lengths():
 
 
 def test_coverage_counts_tiles():
-    assert statistics.coverage(np.array([[0.5, 0.5], [0.6, 0.6], [-0.5, -0.5]]), 2.0, 2) == 0.5
-    assert statistics.coverage(np.array([[5.0, 5.0]]), 2.0, 2) == 0
+    assert statistics.coverage(np.array([[0.5, 0.5], [0.6, 0.6], [-0.5, -0.5]]), 2.0) == 2 / 121
+    assert statistics.coverage(np.array([[5.0, 5.0]]), 2.0) == 0
 
 
 def test_total_variance_is_per_trajectory_and_summed_over_coordinates(rng):

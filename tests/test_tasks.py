@@ -5,7 +5,6 @@ import torch
 
 from reactivation_core import experiments
 from reactivation_core.experiments import HeadDirectionSettings, PositionSettings
-from reactivation_core.tasks import head_direction_angles, place_cell_centres
 
 KINDS = ["position-noisy-unbiased", "head-direction-unbiased"]
 
@@ -53,15 +52,15 @@ def test_an_empty_sample_is_refused(task, generator, size, message):
 
 
 def test_place_cells_fill_the_box_anew_for_each_network(generator):
-    centres = place_cell_centres(2, 1000, 2.2, generator)
+    centres = PositionSettings(n_cells=1000).draw(2, generator).cells.centres
     assert centres.abs().max() <= 1.1 and centres.abs().amax((1, 2)).min() > 1.09
     torch.testing.assert_close(centres.std(1), torch.full((2, 2), 2.2 / math.sqrt(12)), rtol=0.05, atol=0)
     assert not torch.equal(centres[0], centres[1])
 
 
-@pytest.mark.parametrize("n", [1, 4, 512])
-def test_head_direction_cells_are_evenly_spaced_and_none_is_double(n):
-    angles = head_direction_angles(n).double()
+@pytest.mark.parametrize("n", [3, 4, 512])
+def test_head_direction_cells_are_evenly_spaced_and_none_is_double(n, generator):
+    angles = HeadDirectionSettings(n_cells=n).draw(1, generator).cells.angles.double()
     assert angles[0] == pytest.approx(-math.pi) and len(angles) == n
     torch.testing.assert_close(
         torch.cat((angles, angles[:1] + 2 * math.pi)).diff(),

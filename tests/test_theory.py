@@ -3,7 +3,6 @@
 import math
 
 import pytest
-import scipy.stats
 import sympy
 import torch
 from hypothesis import given, settings
@@ -196,12 +195,6 @@ def test_quiescence_on_a_ring_forgets_its_place(generator):
 def test_relaxation_time_scales():
     assert theory.relaxation_time(2 * math.pi, 1, 2) == pytest.approx(1)
     assert theory.relaxation_time(4 * math.pi, 2, 1) == pytest.approx(2)
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.integers(1, 2000))
-def test_mean_norm(n):
-    assert theory.mean_norm(n) == pytest.approx(scipy.stats.chi(n).mean())
 
 
 def test_bounds_on_one_situation_by_hand():

@@ -292,11 +292,6 @@ def test_the_checkpoint_of_another_version_is_refused_and_kept(tiny_experiment, 
     assert finished.read_bytes() == content
 
 
-def test_the_first_version_wrote_no_version(tiny_experiment, finished):
-    rewritten(finished, metadata={"version": None})
-    training.train(tiny_experiment, range(1), finished)
-
-
 @pytest.mark.parametrize(
     "tensors, metadata, named",
     [

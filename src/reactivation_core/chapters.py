@@ -54,8 +54,14 @@ class Chapter:
         return ensemble
 
     def measure(self, name: str, values: np.ndarray, unit: str = "", tolerance: float = 0.02) -> statistics.Interval:
-        """Remember one value per network; returns their mean and 95 % interval."""
+        """Remember one value per network; returns their mean and 95 % interval.
+
+        Raises:
+            ValueError: for a value that is not finite.
+        """
         values = np.asarray(values, dtype=float)
+        if not np.isfinite(values).all():
+            raise ValueError(f"expected finite values of {name}, got {values}")
         interval = statistics.interval(values)
         self.measurements[name] = Measurement(
             **{key: float(f"{value:.6g}") for key, value in interval._asdict().items()},
@@ -152,16 +158,15 @@ class Chapter:
 
 
 def _differences(mine: Results, reference: Results) -> list[str]:
-    found = [
-        f"expected {name} to be file {digest[:12]}, got {mine.ensembles.get(name, 'none')[:12]}"
-        for name, digest in reference.ensembles.items()
-        if mine.ensembles.get(name) != digest
-    ]
+    found = []
+    for name in sorted(mine.ensembles.keys() | reference.ensembles.keys()):
+        got, expected = (of.ensembles.get(name, "none")[:12] for of in (mine, reference))
+        if got != expected:
+            found.append(f"expected {name} to be file {expected}, got {got}")
     names = mine.measurements.keys() ^ reference.measurements.keys()
     found += [f"{name} is measured in only one of the two" for name in sorted(names)]
     for name in mine.measurements.keys() & reference.measurements.keys():
-        got, expected = mine.measurements[name].mean, reference.measurements[name].mean
-        tolerance = reference.measurements[name].tolerance
-        if not math.isclose(got, expected, rel_tol=tolerance):
-            found.append(f"expected {name} = {expected:.6g} within {tolerance:.2g} of it, got {got:.6g}")
+        got, expected = mine.measurements[name].mean, reference.measurements[name]
+        if not abs(got - expected.mean) <= expected.within:
+            found.append(f"expected {name} = {expected.mean:.6g} within {expected.within:.2g}, got {got:.6g}")
     return found

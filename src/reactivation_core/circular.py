@@ -17,7 +17,7 @@ def wrap(angle: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     r"""The representative of an angle in $[-\pi, \pi)$, in radians."""
     wrapped = torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
     # Just below -π the remainder rounds up to 2π.
-    return torch.where(wrapped < math.pi, wrapped, -math.pi)
+    return torch.where(wrapped >= math.pi, -math.pi, wrapped)
 
 
 def mean(angle: Float[Tensor, "*shape"], dim: int) -> Float[Tensor, "..."]:

@@ -6,7 +6,6 @@ if only the mean does, *not reproduced* otherwise; of a prediction beyond the pa
 not hold*.
 """
 
-import json
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Literal, get_args
 
 from pydantic import ValidationError
 
+from reactivation_core.experiments import problems
 from reactivation_core.store import ENSEMBLES
 from reactivation_core.trajectories import Settings
 
@@ -40,13 +40,13 @@ class Claim(Settings):
     reason: str
 
     def passes(self, value: float) -> bool:
-        """Whether a value passes the test; a value that is not a number does not."""
+        """Whether a value passes the test."""
         return value < self.threshold if self.test == "below" else value > self.threshold
 
 
 class Measurement(Settings):
-    """What a chapter measured: the mean over networks, its interval, the networks' values, and the relative tolerance
-    within which another machine must find the mean again."""
+    """What a chapter measured: the mean over networks, its interval, the networks' values, and the tolerance with which
+    another machine must find the mean again, as a share of the mean or, where it is near 0, of the half-width."""
 
     mean: float
     low: float
@@ -54,6 +54,11 @@ class Measurement(Settings):
     values: list[float]
     unit: str
     tolerance: float
+
+    @property
+    def within(self) -> float:
+        """The tolerance in the measurement's unit."""
+        return self.tolerance * max(abs(self.mean), (self.high - self.low) / 2)
 
     def __str__(self) -> str:
         return f"{self.mean:.3g} ({self.low:.3g} to {self.high:.3g})"
@@ -76,7 +81,9 @@ def load() -> list[Claim]:
     """
     try:
         claims = [Claim.model_validate(claim) for claim in tomllib.loads(CLAIMS.read_text())["claim"]]
-    except (tomllib.TOMLDecodeError, ValidationError, KeyError) as error:
+    except ValidationError as error:
+        raise ValueError(f"{CLAIMS}: {problems(error)}") from None
+    except (tomllib.TOMLDecodeError, KeyError) as error:
         raise ValueError(f"{CLAIMS}: {error}") from None
     ids = [claim.id for claim in claims]
     double = sorted({name for name in ids if ids.count(name) > 1})
@@ -100,9 +107,9 @@ def results(chapter: str) -> Results | None:
     if not path.is_file():
         return None
     try:
-        return Results.model_validate(json.loads(path.read_text()))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        return Results.model_validate_json(path.read_text())
+    except ValidationError as error:
+        raise ValueError(f"{path}: {problems(error)}") from None
 
 
 def verdict(claim: Claim, measurement: Measurement | None) -> Verdict:

@@ -125,8 +125,9 @@ class Verify:
 
     def run(self) -> None:
         found = store.verify(self.folder, progress=lambda names: tqdm(names, disable=None))
-        for chapter in sorted({claim.chapter for claim in claims.load()}):
-            claims.results(chapter)
+        claims.load()
+        for notebook in execution.notebooks().values():
+            claims.results(notebook.relative_to(execution.BOOK).with_suffix("").as_posix())
         for name, problem in found.items():
             print(f"{name}: {problem or 'whole'}")
         problems = sum(problem is not None for problem in found.values())
@@ -137,7 +138,7 @@ class Verify:
 
 @dataclass
 class Scorecard:
-    """Print every claim of the paper with its value, 95 % interval and verdict."""
+    """Print every claim of the paper, and every prediction beyond it, with its value, 95 % interval and verdict."""
 
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print a list of objects instead."""

@@ -67,13 +67,13 @@ def distributed(
         client.subscribe_topic(topic, report)
         stopped = Event(topic, client)
         stored = []
-        for run in runs:
-            groups = [
-                client.submit(_train, run, group, threads, topic, key=f"{run.name(group)}-{topic}")
-                for group in run.groups()
-            ]
-            stored.append(client.submit(_store, run, threads, groups, key=f"{run.experiment.name}-{topic}"))
         try:
+            for run in runs:
+                groups = [
+                    client.submit(_train, run, group, threads, topic, key=f"{run.name(group)}-{topic}")
+                    for group in run.groups()
+                ]
+                stored.append(client.submit(_store, run, threads, groups, key=f"{run.experiment.name}-{topic}"))
             for future in as_completed(stored):
                 yield future.result()
         except KilledWorker as error:

@@ -22,12 +22,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from reactivation_core.phases import Ensemble, flushing
+from reactivation_core.phases import Ensemble, settle
 
 
 def step(ensemble: Ensemble, r: Float[Tensor, "n N"], bias: float = 0.0) -> Float[Tensor, "n N"]:
     r"""$F(r)$, plus a constant on every unit, such as the mean of noise that has one."""
-    return ensemble.network.step(r[None], r.new_zeros(1, len(r), ensemble.task.n_inputs), bias)[0]
+    (after,) = ensemble.network.step(r[None], r.new_zeros(1, len(r), ensemble.task.n_inputs), bias)
+    return after
 
 
 @torch.no_grad()
@@ -58,12 +59,11 @@ def newton(ensemble: Ensemble, r: Float[Tensor, "n N"], n_steps: int, bias: floa
 
 
 @torch.no_grad()
-@flushing()
 def flow(ensemble: Ensemble, r: Float[Tensor, "n N"], n_steps: int, bias: float = 0.0) -> Float[Tensor, "T n N"]:
     """Activity without noise, at the start and after each of `n_steps` steps."""
     path = [r]
     for _ in range(n_steps):
-        path.append(step(ensemble, path[-1], bias))
+        path.append(settle(step(ensemble, path[-1], bias)))
     return torch.stack(path)
 
 

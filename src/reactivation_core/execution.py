@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
+import nbclient.exceptions
 import nbformat
 import numpy as np
 import papermill
@@ -33,10 +34,10 @@ def notebooks() -> dict[str, Path]:
 def run(path: Path) -> float:
     """Run a notebook in place as the reference, and note time and versions in `data/results/status.csv`.
 
-    A chapter that fails is left as it was. Returns its run time in seconds.
+    The notebook of a chapter that fails is left as it was. Returns its run time in seconds.
 
     Raises:
-        ValueError: with the error of the cell that failed.
+        ValueError: with the error of the cell that failed, or if its kernel died.
     """
     with tempfile.TemporaryDirectory() as folder, _environment(RECORD, "1"):
         output = Path(folder) / path.name
@@ -44,6 +45,8 @@ def run(path: Path) -> float:
             papermill.execute_notebook(path, output, cwd=path.parent, progress_bar=False, kernel_name="python3")
         except papermill.PapermillExecutionError as error:
             raise ValueError(f"{path.name}, cell {error.exec_count}: {error.ename}: {error.evalue}") from None
+        except nbclient.exceptions.DeadKernelError:
+            raise ValueError(f"{path.name}: its kernel died, as it does for want of memory") from None
         notebook = nbformat.read(output, as_version=4)
     seconds = notebook.metadata.pop("papermill")["duration"]
     for cell in notebook.cells:

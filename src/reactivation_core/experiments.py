@@ -17,13 +17,7 @@ from torch import Tensor
 
 from reactivation_core.cells import HeadDirectionCells, PlaceCells
 from reactivation_core.networks import NETWORKS, Network
-from reactivation_core.tasks import (
-    HeadDirectionTask,
-    PositionTask,
-    Task,
-    head_direction_angles,
-    place_cell_centres,
-)
+from reactivation_core.tasks import HeadDirectionTask, PositionTask, Task
 from reactivation_core.trajectories import Animal, Head, Settings
 
 
@@ -37,8 +31,9 @@ class PositionSettings(Settings):
     normalise: bool = Field(True, description="divide the place cells' activities by their sum")
 
     def draw(self, n_networks: int, generator: torch.Generator) -> PositionTask:
-        """The task with place cells drawn anew for each network."""
-        return self.restore(n_networks, place_cell_centres(n_networks, self.n_cells, self.motion.box, generator))
+        """The task with place cells drawn uniformly in the box, anew for each network."""
+        unit = torch.rand(n_networks, self.n_cells, 2, generator=generator, device=generator.device)
+        return self.restore(n_networks, (unit - 0.5) * self.motion.box)
 
     def restore(self, n_networks: int, centres: Tensor) -> PositionTask:
         """The task with the given centres `(S, N_o, 2)`."""
@@ -55,8 +50,9 @@ class HeadDirectionSettings(Settings):
     peak: bool = Field(True, description="scale the head-direction cells to a peak of 1")
 
     def draw(self, n_networks: int, generator: torch.Generator) -> HeadDirectionTask:
-        """The task with evenly spaced cells."""
-        return self.restore(n_networks, head_direction_angles(self.n_cells).to(generator.device))
+        r"""The task with bearings evenly spaced in $[-\pi, \pi)$, none twice."""
+        angles = torch.arange(self.n_cells) * (2 * math.pi / self.n_cells) - math.pi
+        return self.restore(n_networks, angles.to(generator.device))
 
     def restore(self, n_networks: int, angles: Tensor) -> HeadDirectionTask:
         """The task with the given preferred bearings `(N_o,)`."""
@@ -120,8 +116,12 @@ def parse(settings: dict | str) -> Experiment:
     try:
         return validate(settings)
     except ValidationError as error:
-        problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r:.80}" for e in error.errors())
-        raise ValueError("invalid experiment settings: " + "; ".join(problems)) from None
+        raise ValueError(f"invalid experiment settings: {problems(error)}") from None
+
+
+def problems(error: ValidationError) -> str:
+    """What is wrong with each field, in one line."""
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r:.80}" for e in error.errors())
 
 
 def get(name: str) -> Experiment:

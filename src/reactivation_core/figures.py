@@ -88,8 +88,9 @@ def training_curve(
     ax.set(xlabel="training batches", xlim=(0, batches[-1]))
 
 
-def explained_variance(ax: Axes, curves: dict[str, Float[ndarray, "S N_r"]], n_components: int = 40) -> None:
-    """Explained variance against the number of components, per phase: mean and ± 1 s.d. over networks."""
+def explained_variance(ax: Axes, curves: dict[str, Float[ndarray, "S N_r"]]) -> None:
+    """Explained variance against the number of components, to 40, per phase: mean and ± 1 s.d. over networks."""
+    n_components = 40
     components = np.arange(1, n_components + 1)
     for (phase, values), style in zip(curves.items(), ("-", "--"), strict=True):
         mean, sd = values.mean(0)[:n_components], values.std(0, ddof=1)[:n_components]
@@ -99,13 +100,13 @@ def explained_variance(ax: Axes, curves: dict[str, Float[ndarray, "S N_r"]], n_c
     ax.legend(loc="lower right")
 
 
-def trajectories(ax: Axes, positions: Float[ndarray, "B T 2"], phase: str, box: float = 2.2) -> None:
+def trajectories(ax: Axes, positions: Float[ndarray, "B T 2"], phase: str) -> None:
     """Decoded trajectories in the box; a circle at each start, a triangle at each end."""
     for path in positions:
         ax.plot(*path.T, color=COLOURS[phase], lw=0.7, alpha=0.7)
     ax.plot(*positions[:, 0].T, "o", ms=3.2, mfc="white", mec="k", mew=0.7, ls="none", zorder=3)
     ax.plot(*positions[:, -1].T, "^", ms=3.4, mfc="k", mec="k", mew=0.5, ls="none", zorder=3)
-    ax.add_patch(Rectangle((-box / 2, -box / 2), box, box, fill=False, ec="0.5", lw=0.8))
+    ax.add_patch(Rectangle((-1.1, -1.1), 2.2, 2.2, fill=False, ec="0.5", lw=0.8))
     plane(ax, 1.25)
 
 
@@ -117,9 +118,9 @@ def components(
     ax.figure.colorbar(dots, ax=ax, label=label, shrink=0.75)
 
 
-def grid(limit: float, n: int = 100) -> Float[ndarray, "n n 2"]:
-    """Points of an `n` x `n` grid over the square within ± `limit`."""
-    axis = np.linspace(-limit, limit, n)
+def grid(limit: float) -> Float[ndarray, "100 100 2"]:
+    """Points of a grid over the square within ± `limit`."""
+    axis = np.linspace(-limit, limit, 100)
     return np.stack(np.meshgrid(axis, axis), -1)
 
 
@@ -163,8 +164,9 @@ def boxes(ax: Axes, groups: dict[str, Float[ndarray, " n"]], colours: list[str],
     ax.set(ylabel=label, ylim=(0, None))
 
 
-def bearings(ax: Axes, angles: Float[ndarray, " n"], phase: str, n_bins: int = 36) -> None:
+def bearings(ax: Axes, angles: Float[ndarray, " n"], phase: str) -> None:
     """Histogram of bearings on polar Axes; the area of a bar is its share, and the circle the uniform density."""
+    n_bins = 36
     counts, edges = np.histogram(angles, np.linspace(-np.pi, np.pi, n_bins + 1))
     share = counts / counts.mean()
     ax.bar(edges[:-1], np.sqrt(share), 2 * np.pi / n_bins, align="edge", color=COLOURS[phase], alpha=0.7)
@@ -173,13 +175,13 @@ def bearings(ax: Axes, angles: Float[ndarray, " n"], phase: str, n_bins: int = 3
     ax.set_xticks(np.pi / 2 * np.arange(4), ["0", "π/2", "π", "−π/2"])
 
 
-def velocities(ax: Axes, turns: Float[ndarray, " n"], phase: str, limit: float = np.pi / 4, n_cells: int = 512) -> None:
+def velocities(ax: Axes, turns: Float[ndarray, " n"], phase: str) -> None:
     """Histogram of the angular velocity per step, with a line at 0 and a dashed one at the mean.
 
-    Turns of decoded bearings are multiples of a third of the spacing of cells. A bin is three spacings wide, with 0 in
-    the middle of one, so that no turn lies on an edge and every bin holds as many values.
+    Turns of decoded bearings are multiples of a third of the spacing of 512 cells. A bin is three spacings wide, with 0
+    in the middle of one, so that no turn lies on an edge and every bin holds as many values.
     """
-    width = 6 * np.pi / n_cells
+    limit, width = np.pi / 4, 6 * np.pi / 512
     n = int(np.ceil(limit / width - 0.5))
     ax.hist(turns, width * (np.arange(-n, n + 2) - 0.5), density=True, color=COLOURS[phase], alpha=0.7)
     ax.axvline(0, color="k", lw=0.8)

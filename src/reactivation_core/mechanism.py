@@ -16,13 +16,17 @@ Source: Miyasawa (1961), Raphan and Simoncelli (2011), Efron (2011); Stein (1981
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from sklearn.decomposition import PCA
 from torch import Tensor
 
 from reactivation_core import noise as laws
+from reactivation_core.dynamics import flow
 from reactivation_core.phases import Ensemble
 from reactivation_core.theory import IdealNetwork
 
@@ -38,9 +42,9 @@ class Waking(NamedTuple):
     s: Float[Tensor, "B T d"]
     ds: Float[Tensor, "B T d"]
 
-    def flatten(self, trajectories: slice, every: int = 1) -> "Waking":
-        """Some trajectories, every so many steps, as one list of states, `(n, …)`."""
-        return Waking(*(x[trajectories, every - 1 :: every].flatten(0, 1) for x in self))
+    def flatten(self, trajectories: slice) -> "Waking":
+        """Some trajectories as one list of states, `(n, …)`."""
+        return Waking(*(x[trajectories].flatten(0, 1) for x in self))
 
 
 @torch.no_grad()
@@ -70,7 +74,8 @@ def waking(ensemble: Ensemble, n_trajectories: int, n_steps: int, generator: tor
 def drift(ensemble: Ensemble, r: Float[Tensor, "n N"], ds: Float[Tensor, "n d"] | None = None) -> Float[Tensor, "n N"]:
     r"""What a step adds to activity beside noise: $\Delta r_1(r)$ without input, $\Delta r_1 + \Delta r_2$ with it."""
     ds = r.new_zeros(len(r), ensemble.task.n_inputs) if ds is None else ds
-    return ensemble.network.step(r[None], ds[None], 0.0)[0] - r
+    (after,) = ensemble.network.step(r[None], ds[None], 0.0)
+    return after - r
 
 
 class LeakyIdealNetwork(IdealNetwork):
@@ -83,11 +88,6 @@ class LeakyIdealNetwork(IdealNetwork):
     """
 
     leak = 0.2
-
-    def step(self, r, ds, noise):
-        """Activity after one step, with `noise` the term $\\sigma\\,\\eta$."""
-        denoised = self.density.posterior(r) @ self.density.points
-        return super().step(r, ds, noise) - (1 - self.leak) * (denoised - r)
 
 
 class Manifold:
@@ -102,32 +102,33 @@ class Manifold:
     Args:
         ensemble: one network, of the position task with normalised place cells.
         r: waking activity.
-        n_rounds: of fit and search.
-        ridge: over the number of states.
 
     Raises:
         ValueError: for another task.
     """
 
-    def __init__(self, ensemble: Ensemble, r: Float[Tensor, "n N"], n_rounds: int = 3, ridge: float = 1e-6):
+    # Of fit and search; and the ridge, over the number of states.
+    N_ROUNDS, RIDGE = 3, 1e-6
+
+    def __init__(self, ensemble: Ensemble, r: Float[Tensor, "n N"]):
         self.ensemble, self.cells = ensemble, ensemble.task.cells
         if not getattr(self.cells, "normalise", False):
             raise ValueError("expected a network of the position task with normalised place cells")
         self.limit = ensemble.task.motion.box / 2 + 0.1
         self.r_mean, self.f_mean = r.mean(0), torch.zeros(())
         s = self._decode(r)
-        for i in range(n_rounds):
+        for i in range(self.N_ROUNDS):
             f = self.cells.tuning(s[None])[0]
             self.f_mean = f.mean(0)
             f = (f - self.f_mean).double()
             gram = f.T @ f
-            regularised = gram + ridge * len(f) * torch.eye(len(gram), dtype=gram.dtype)
+            regularised = gram + self.RIDGE * len(f) * torch.eye(len(gram), dtype=gram.dtype)
             M = torch.linalg.solve(regularised, f.T @ (r - self.r_mean).double())
             # m(s) lies in few dimensions, and the nearest point is sought within them.
             value, vector = torch.linalg.eigh(M.T @ gram @ M)
             self.span = vector.flip(1)[:, : int((value > 1e-6 * value[-1]).sum())].to(r.dtype)
             self.M, self.reduced = M.to(r.dtype), M.to(r.dtype) @ self.span
-            if i < n_rounds - 1:
+            if i < self.N_ROUNDS - 1:
                 s = self._search(r, s)
         self.norm = self(s).norm(dim=-1).mean()
 
@@ -178,7 +179,7 @@ class Manifold:
         r"""What Eq. (17) asks of the output, $f'(s)\,\Delta s$."""
         return sum(slope * x[:, None] for slope, x in zip(self._jet(s)[1:], ds.unbind(-1), strict=True))
 
-    def score_along(self, density, s: Float[Tensor, "n 2"], h: float = 1e-3) -> Float[Tensor, "n N"]:
+    def score_along(self, density, s: Float[Tensor, "n 2"]) -> Float[Tensor, "n N"]:
         r"""Gradient, along the manifold, of the logarithm of the density per area of the manifold,
 
         $$ T\,G^{-1}\,\nabla_s \left[\log p(s) - \tfrac12 \log \det G(s)\right], \qquad G = T^\top T, $$
@@ -187,8 +188,8 @@ class Manifold:
 
         Args:
             density: $p(s)$, from arrays `(n, 2)` to `(n,)`, positive.
-            h: half the step of the central differences, in metres.
         """
+        h = 1e-3
 
         def log_density(s):
             e1, e2 = self.tangents(s)
@@ -253,8 +254,10 @@ class Denoiser:
         r, noise: of `Waking`; the last quarter should be other trajectories.
         manifold: fitted to the same network.
         generator: draws the features.
-        n_features, n_components, ridge: of the third kind.
     """
+
+    # Of the third kind.
+    N_FEATURES, N_COMPONENTS, RIDGE = 400, 40, 0.1
 
     def __init__(
         self,
@@ -262,9 +265,6 @@ class Denoiser:
         noise: Float[Tensor, "n N"],
         manifold: Manifold,
         generator: torch.Generator,
-        n_features: int = 400,
-        n_components: int = 40,
-        ridge: float = 0.1,
     ):
         n = 3 * len(r) // 4
         m = manifold(manifold.place(r))
@@ -272,15 +272,16 @@ class Denoiser:
         self.manifold, self.noise_mean = manifold, noise[:n].mean(0)
         v = float((noise[:n] - self.noise_mean).square().mean())
         self.normal, self.off = (_Normal(x[:n], x[n:], noise[n:] - self.noise_mean, v) for x in (r, e))
-        self.scales = [_Whitening(x[:n], min(n_components, x.shape[1])) for x in (m, e)]
-        width = sum(scale.map.shape[1] for scale in self.scales)
-        self.W = torch.randn(width, n_features, generator=generator, dtype=r.dtype) / width**0.5
-        self.b = torch.randn(n_features, generator=generator, dtype=r.dtype)
+        pca = partial(PCA, min(self.N_COMPONENTS, r.shape[1]), whiten=True, svd_solver="covariance_eigh")
+        self.scales = [pca().fit(x[:n].numpy()) for x in (m, e)]
+        width = sum(scale.n_components_ for scale in self.scales)
+        self.W = torch.randn(width, self.N_FEATURES, generator=generator, dtype=r.dtype) / width**0.5
+        self.b = torch.randn(self.N_FEATURES, generator=generator, dtype=r.dtype)
         hidden = self._hidden(m[:n], e[:n])
         self.hidden_mean = hidden.mean(0)
         hidden = hidden - self.hidden_mean
         gram = hidden.T @ hidden
-        gram += ridge * gram.diagonal().mean() * torch.eye(n_features, dtype=r.dtype)
+        gram += self.RIDGE * gram.diagonal().mean() * torch.eye(self.N_FEATURES, dtype=r.dtype)
         self.B = torch.linalg.solve(gram, hidden.T @ (-noise[:n] - self._estimate("manifold", r[:n], m[:n])))
         u = {kind: self._estimate(kind, r[n:], m[n:]) for kind in ("normal", "manifold", "features")}
         self.losses = {kind: denoising_loss(x, noise[n:]) for kind, x in u.items()}
@@ -294,9 +295,8 @@ class Denoiser:
         return u if kind == "manifold" else u + (self._hidden(m, r - m) - self.hidden_mean) @ self.B
 
     def _hidden(self, m: Tensor, e: Tensor) -> Tensor:
-        return (
-            torch.cat([scale(x) for scale, x in zip(self.scales, (m, e), strict=True)], -1) @ self.W + self.b
-        ).relu()
+        scores = [scale.transform(x.numpy()) for scale, x in zip(self.scales, (m, e), strict=True)]
+        return (torch.from_numpy(np.hstack(scores)).to(self.W.dtype) @ self.W + self.b).relu()
 
     def __call__(self, r: Float[Tensor, "n N"], s: Float[Tensor, "n 2"] | None = None) -> Float[Tensor, "n N"]:
         r"""$\hat u(r)$; `s` is `manifold.place(r)`, if at hand."""
@@ -309,37 +309,17 @@ class _Normal:
 
     def __init__(self, x: Tensor, held_out: Tensor, noise: Tensor, v: float):
         self.mean = x.mean(0)
-        value, vector = torch.linalg.eigh(_covariance(x))
+        value, vector = torch.linalg.eigh(x.T.double().cov())
         value, self.vector = value.flip(0), vector.flip(1).to(x.dtype)
         z, xi = ((y @ self.vector).double() for y in (held_out - self.mean, noise))
         # Mean over states of (ξ - v z / λ)², axis by axis, for any λ.
         a, b = (z * xi).mean(0), z.square().mean(0)
         bulk = value.flip(0).cumsum(0).flip(0) / torch.arange(len(value), 0, -1)
-        losses = []
-        for k in range(len(value)):
-            gain = v / torch.cat((value[:k], bulk[k].expand(len(value) - k)))
-            losses.append(float((gain * gain * b - 2 * gain * a).sum()))
-        k = losses.index(min(losses))
-        self.gain = (v / torch.cat((value[:k], bulk[k].expand(len(value) - k)))).to(x.dtype)
+        gains = (v / torch.cat((value[:k], bulk[k].expand(len(value) - k))) for k in range(len(value)))
+        self.gain = min(gains, key=lambda gain: float((gain * gain * b - 2 * gain * a).sum())).to(x.dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         return -((x - self.mean) @ self.vector * self.gain) @ self.vector.T
-
-
-class _Whitening:
-    """The leading principal components, each scaled to variance 1."""
-
-    def __init__(self, x: Tensor, n: int):
-        value, vector = torch.linalg.eigh(_covariance(x))
-        self.mean, self.map = x.mean(0), (vector[:, -n:] / value[-n:].clamp(min=1e-30).sqrt()).to(x.dtype)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return (x - self.mean) @ self.map
-
-
-def _covariance(x: Tensor) -> Tensor:
-    x = x - x.mean(0)
-    return (x.T @ x).double() / (len(x) - 1)
 
 
 def denoising_loss(update: Float[Tensor, "n N"], noise: Float[Tensor, "n N"]) -> float:
@@ -413,20 +393,8 @@ def decay(
 
     Half the difference between the runs from $r + \delta$ and from $r - \delta$, so that what the manifold itself
     drifts falls out; and its norm over that of $\delta$, root mean square over states."""
-    ds = r.new_zeros(1, len(r), ensemble.task.n_inputs)
-    plus, minus = (r + displacement)[None], (r - displacement)[None]
-    left = [displacement]
-    for _ in range(n_steps):
-        plus, minus = ensemble.network.step(plus, ds, 0.0), ensemble.network.step(minus, ds, 0.0)
-        left.append((plus - minus)[0] / 2)
-    left = torch.stack(left)
+    left = (flow(ensemble, r + displacement, n_steps) - flow(ensemble, r - displacement, n_steps)) / 2
     return left, (left.square().sum((1, 2)) / displacement.square().sum()).sqrt()
-
-
-def shrinkage(half_difference: Float[Tensor, "n N"], displacement: Float[Tensor, "n N"]) -> float:
-    r"""Share of displacements that a response takes away, $-E[\Delta \cdot \delta]/E\lVert\delta\rVert^2$: 1 for a
-    denoiser that undoes them at once, $dt/\tau$ for the leak alone, 0 for none."""
-    return -_inner(half_difference, displacement) / _inner(displacement, displacement)
 
 
 def directions(

@@ -10,8 +10,7 @@ Source: Krishna et al. (2024), Sections 2.4 and 3.
 """
 
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -45,16 +44,12 @@ class Ensemble:
     squared_error: Float[Tensor, "S tests"] | None = None
     sha256: str | None = None
 
-    @property
-    def n_networks(self) -> int:
-        return self.network.n_networks
-
     def __len__(self) -> int:
-        return self.n_networks
+        return self.network.n_networks
 
     def __getitem__(self, index: int | slice) -> "Ensemble":
         if isinstance(index, int):
-            index = range(self.n_networks)[index]
+            index = range(len(self))[index]
             index = slice(index, index + 1)
         return replace(
             self,
@@ -145,18 +140,12 @@ def starts(ensemble: Ensemble, n_trajectories: int, generator: torch.Generator) 
     return ensemble.network.encode(ensemble.task.cells.tuning(batch.s[:, :, 0]))
 
 
-@contextmanager
-def flushing() -> Iterator[None]:
-    """Take subnormal numbers for 0 meanwhile. Closed units without noise decay to them, and on the CPU arithmetic with
-    them is a hundred times slower."""
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
+def settle(r: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Activity with what has decayed to nothing set to 0. Closed units without noise would end as subnormal numbers,
+    with which many CPUs are a hundred times slower."""
+    return torch.where(r.abs() < 1e-30, 0.0, r)
 
 
-@flushing()
 def _run(ensemble, r, n_steps, ds, noise_scale, generator, record) -> Phase:
     record = set(record)
     if not record <= set(RECORDS):
@@ -177,7 +166,7 @@ def _run(ensemble, r, n_steps, ds, noise_scale, generator, record) -> Phase:
         if sigma > 0:
             noise.LAWS[experiment.noise](eta, experiment.dt, generator).mul_(sigma)
         block = {"states": network(r, ds[:, :, begin:end], eta.permute(1, 2, 0, 3))}
-        r = block["states"][:, :, -1]
+        r = settle(block["states"][:, :, -1])
         if record & {"outputs", "decoded"}:
             block["outputs"] = network.readout(block["states"])
         if "decoded" in record:

@@ -82,9 +82,6 @@ class HarmonicReadout:
         return (self.gram * self.moments).sum((1, 2)), 2 * (self.A @ self.moments)[..., : self.N]
 
 
-READOUTS: dict[type, type] = {HeadDirectionCells: HarmonicReadout}
-
-
 class Recurrence:
     """Loss and gradients of an ensemble on batches of one shape.
 
@@ -107,7 +104,8 @@ class Recurrence:
         # Views of every step, as making them anew takes as long as a small step's arithmetic.
         self.x_at, self.r_at, self.eta_at = self.x.unbind(1), self.x[..., :N].unbind(1), self.eta.unbind(1)
         self.alpha = network.dt / network.tau
-        self.readout = READOUTS.get(type(task.cells), Readout)(network, task.cells, dtype)
+        readout = HarmonicReadout if isinstance(task.cells, HeadDirectionCells) else Readout
+        self.readout = readout(network, task.cells, dtype)
 
     @torch.no_grad()
     def __call__(self, batch: Trajectories, sigma: float) -> Tensor:

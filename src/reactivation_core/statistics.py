@@ -210,7 +210,8 @@ def squared_mmd(x: Float[ndarray, "n d"], y: Float[ndarray, "m d"]) -> float:
     """
     xx, yy = (scipy.spatial.distance.squareform(euclidean_distances(z, squared=True), checks=False) for z in (x, y))
     xy = euclidean_distances(x, y, squared=True)
-    return float(sum(sign * np.exp(-d / (2 * np.median(yy))).mean() for sign, d in ((1, xx), (-2, xy), (1, yy))))
+    h2 = np.median(yy)
+    return float(sum(sign * np.exp(-d / (2 * h2)).mean() for sign, d in ((1, xx), (-2, xy), (1, yy))))
 
 
 def effective_sample_size(values: Float[ndarray, "B T"]) -> float:
@@ -239,9 +240,9 @@ def step_lengths(positions: Float[ndarray, "*shape T 2"]) -> Float[ndarray, "*sh
     return np.linalg.norm(np.diff(positions, axis=-2), axis=-1)
 
 
-def coverage(positions: Float[ndarray, "n 2"], box: float, n_bins: int = 11) -> float:
-    """Fraction of the `n_bins` x `n_bins` tiles of a box centred on 0 that hold at least one position."""
-    edges = np.linspace(-box / 2, box / 2, n_bins + 1)
+def coverage(positions: Float[ndarray, "n 2"], box: float) -> float:
+    """Fraction of the 11 x 11 tiles of a box centred on 0 that hold at least one position."""
+    edges = np.linspace(-box / 2, box / 2, 12)
     counts, _, _ = np.histogram2d(*positions.T, bins=(edges, edges))
     return float((counts > 0).mean())
 
@@ -369,8 +370,8 @@ def asymmetry(p: Float[ndarray, "K K"]) -> float:
     return float(np.abs(p - p.T).sum() / 2)
 
 
-def ring_depth(density: Density | UniformDensity, radius: float, core: float = 0.1) -> float:
-    """Mean density within `core` of 0 over the largest mean density along a circle about 0, of at most `radius`.
+def ring_depth(density: Density | UniformDensity, radius: float) -> float:
+    """Mean density within 0.1 m of 0 over the largest mean density along a circle about 0, of at most `radius`.
 
     1 for a density without a hole at its centre, 0 for a ring.
     """
@@ -378,7 +379,7 @@ def ring_depth(density: Density | UniformDensity, radius: float, core: float = 0
     angle = np.linspace(0, 2 * np.pi, 64, endpoint=False)
     circles = r[:, None, None] * np.stack((np.cos(angle), np.sin(angle)), -1)
     profile = density(circles).mean(1)
-    inside = r <= core
+    inside = r <= 0.1
     return float(np.average(profile[inside], weights=r[inside]) / profile.max())
 
 

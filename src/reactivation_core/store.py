@@ -44,7 +44,7 @@ _MAX_HEADER, _MAX_FILE = 1 << 20, 1 << 30
 _LOCK_SECONDS = 10.0
 
 
-def save(ensemble: Ensemble, folder: Path = ENSEMBLES, **metadata: str) -> Path:
+def save(ensemble: Ensemble, folder: Path, **metadata: str) -> Path:
     """Write an ensemble and its line in `SHA256SUMS`; returns the path.
 
     Raises:
@@ -53,7 +53,6 @@ def save(ensemble: Ensemble, folder: Path = ENSEMBLES, **metadata: str) -> Path:
     """
     if ensemble.history is None:
         raise ValueError("expected a trained ensemble, got one without a history; nothing was written")
-    folder = Path(folder)
     path = folder / f"{ensemble.experiment.name}.safetensors"
     tensors = {name: value.detach().half() for name, value in ensemble.network.named_parameters()}
     tensors |= dict(ensemble.task.cells.named_buffers())

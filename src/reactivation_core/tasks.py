@@ -5,8 +5,6 @@ A task joins a motion (`trajectories`) to the cells that encode and decode its s
 Source: Krishna et al. (2024), Sections 2.1 and 3.
 """
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -58,15 +56,3 @@ class HeadDirectionTask(Task):
 
     def __getitem__(self, index: slice) -> "HeadDirectionTask":
         return HeadDirectionTask(len(range(self.n_networks)[index]), self.motion, self.cells)
-
-
-def place_cell_centres(
-    n_networks: int, n_cells: int, box: float, generator: torch.Generator
-) -> Float[Tensor, "S N_o 2"]:
-    """Centres drawn uniformly in the box of side `box` metres, anew for each network."""
-    return (torch.rand(n_networks, n_cells, 2, generator=generator, device=generator.device) - 0.5) * box
-
-
-def head_direction_angles(n_cells: int) -> Float[Tensor, " N_o"]:
-    r"""Bearings evenly spaced in $[-\pi, \pi)$, none twice."""
-    return torch.arange(n_cells) * (2 * math.pi / n_cells) - math.pi

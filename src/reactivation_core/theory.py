@@ -201,11 +201,6 @@ def relaxation_time(length: float, sigma: float, c: float) -> float:
     return 2 / (c * sigma**2) * (length / (2 * math.pi)) ** 2
 
 
-def mean_norm(n: int) -> float:
-    r"""$E\lVert\xi\rVert = \sqrt2\,\Gamma(\frac{n+1}2)/\Gamma(\frac n2)$ for $\xi \sim N(0, I_n)$; below $\sqrt n$."""
-    return math.sqrt(2) * math.exp(math.lgamma((n + 1) / 2) - math.lgamma(n / 2))
-
-
 class Bounds(NamedTuple):
     """The loss after a step and the expressions that Section 2.2 puts in its place; each `(n,)`, one per situation."""
 
@@ -260,7 +255,7 @@ class IdealNetwork:
        \qquad m_j = D^\dagger f(s_j), $$
 
     is Eq. (18) with the exact score of the mixture, and with $f'$ averaged over the states that $r$ may stand for.
-    `phases` runs it like any network; it is an ensemble of one, `S = 1`.
+    `phases` runs it like any network; it is an ensemble of one, `S = 1`, and has no parts.
 
     Args:
         f: tuning of the cells, from `(J, d)` to `(J, N_o)`.
@@ -270,6 +265,8 @@ class IdealNetwork:
     """
 
     n_networks = 1
+    # Share of the way to the denoised state that a step goes.
+    leak = 1.0
 
     def __init__(self, f: Callable[[Tensor], Tensor], s: Float[Tensor, "J d"], D: Float[Tensor, "N_o N_r"], v: float):
         self.s, self.D, self.n_units = s, D.double(), D.shape[1]
@@ -288,7 +285,7 @@ class IdealNetwork:
     def step(self, r: Tensor, ds: Float[Tensor, "*shape d"], noise: Float[Tensor, "*shape N_r"] | float) -> Tensor:
         r"""Activity after one step, with `noise` the term $\sigma\,\eta$."""
         posterior = self.density.posterior(r)
-        r = posterior @ self.density.points + noise
+        r = torch.lerp(r, posterior @ self.density.points, self.leak) + noise
         for axis, tangents in zip(ds.double().unbind(-1), self.tangents, strict=True):
             if axis.any():
                 r = r + axis[..., None] * (posterior @ tangents)

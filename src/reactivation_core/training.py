@@ -86,7 +86,8 @@ def train(
 
     Args:
         networks: their numbers in the ensemble.
-        checkpoint: file to keep the state of training in; made, replaced at least every minute, and left there.
+        checkpoint: file to keep the state of training in; made, replaced after the first block that
+            ends 30 s after the last time, and left there.
         precision: type of the factors in products, "float32" or "bfloat16".
         progress: called after each block with the number of batches done since the last call and the training loss.
 
@@ -290,8 +291,6 @@ def _resume(path, made_by, parameters, adam, n_batches) -> tuple[Tensor, int]:
         return torch.zeros(0, n_results), 0
     try:
         tensors, header = store.unpack(store.read(path))
-        # The first version did not write its number.
-        header.setdefault("version", "0.1.0")
         _expect(made_by, header)
         done = int(header.get("batches", ""))
         shapes = {"tests": (done // TEST_EVERY + (done == n_batches and done % TEST_EVERY > 0), n_results)}
