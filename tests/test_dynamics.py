@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from reactivation_core import dynamics, experiments, phases, theory
+from reactivation_core import dynamics, experiments, mechanism, phases, theory
 from reactivation_core.networks import GRU
 
 N = 12
@@ -34,6 +34,13 @@ def test_the_jacobian_is_the_derivative_of_the_step(ensemble, generator):
     for i, axis in enumerate(torch.eye(N, dtype=r.dtype)):
         slope = (dynamics.step(ensemble, r + h * axis) - dynamics.step(ensemble, r - h * axis)) / (2 * h)
         torch.testing.assert_close(A[:, :, i], slope, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("of", [dynamics.step, mechanism.drift])
+def test_a_function_of_one_network_refuses_several(tiny_experiment, generator, of):
+    two = phases.untrained(tiny_experiment.vary(n_units=N), 2, generator)
+    with pytest.raises(ValueError, match="too many values"):
+        of(two, states(3, generator).float())
 
 
 def test_slow_directions_are_counted():
