@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from reactivation_core import cli, experiments, store, training
+from reactivation_core.cluster import distributed as training_on
 
 distributed = pytest.importorskip("distributed")
 
@@ -91,6 +92,18 @@ def test_an_ensemble_grows_on_a_cluster(train):
     with cluster, distributed.Client(cluster) as client:
         client.register_plugin(Prepare())
         assert train("cluster", "--scheduler", cluster.scheduler_address) == expected
+
+
+def test_a_cluster_trains_one_ensemble_after_the_other(tiny_experiment, tmp_path):
+    names = [f"tiny-{i}" for i in range(6)]
+    (tmp_path / "checkpoints").mkdir()
+    runs = [training.Run(tiny_experiment.vary(name=name, n_batches=40), tmp_path, 3) for name in names]
+    seen = []
+    cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", silence_logs=50)
+    with cluster:
+        trained = training_on(runs, lambda name, *_: seen.append(name.split(".")[0]), cluster.scheduler_address, None)
+        assert {path.stem for path, _ in trained} == set(names)
+    assert list(dict.fromkeys(seen)) == names
 
 
 TRAIN = """

@@ -14,6 +14,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -68,12 +69,14 @@ def distributed(
         stopped = Event(topic, client)
         stored = []
         try:
-            for run in runs:
+            for i, run in enumerate(runs):
+                # One ensemble after the other, so that a cluster shut down early has whole ones.
+                submit = partial(client.submit, priority=-i)
                 groups = [
-                    client.submit(_train, run, group, threads, topic, key=f"{run.name(group)}-{topic}")
+                    submit(_train, run, group, threads, topic, key=f"{run.name(group)}-{topic}")
                     for group in run.groups()
                 ]
-                stored.append(client.submit(_store, run, threads, groups, key=f"{run.experiment.name}-{topic}"))
+                stored.append(submit(_store, run, threads, groups, key=f"{run.experiment.name}-{topic}"))
             for future in as_completed(stored):
                 yield future.result()
         except KilledWorker as error:
