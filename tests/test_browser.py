@@ -59,6 +59,8 @@ def build(tmp_path_factory):
 def site(build):
     """The address of the built book, and its folder."""
     folder = build[2]
+    # The page that forwards to the first one names no icon; a browser asks for this one then, if it is quick enough.
+    (folder / "favicon.ico").touch()
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder)) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/", folder

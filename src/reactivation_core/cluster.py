@@ -21,6 +21,10 @@ import torch
 
 from reactivation_core.training import Progress, Run
 
+# What goes wrong comes as an exception. Dask logs more, and calls it critical when a worker's last event finds its
+# client gone.
+_SILENT = logging.CRITICAL + 1
+
 
 def distributed(
     runs: Iterable[Run], progress: Progress, scheduler: str | None, workers: int | None, threads: int = 1
@@ -40,7 +44,7 @@ def distributed(
         from distributed import Client, Event, KilledWorker, LocalCluster, as_completed
     except ModuleNotFoundError:
         raise ValueError('expected dask.distributed, got none: pip install "dask[distributed]"') from None
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    logging.getLogger("distributed").setLevel(_SILENT)
     seen = Counter()
 
     def report(event: tuple[float, tuple[str, int, float]]) -> None:
@@ -58,7 +62,7 @@ def distributed(
                     threads_per_worker=1,
                     memory_limit=None,
                     dashboard_address=":0",
-                    silence_logs=logging.CRITICAL,
+                    silence_logs=_SILENT,
                 )
                 scheduler = stack.enter_context(cluster)
             finally:
