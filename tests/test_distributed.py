@@ -19,10 +19,12 @@ N_BATCHES = 1200
 
 
 @pytest.fixture
-def train(monkeypatch, tiny_experiment, tmp_path):
-    """Train two small networks by the command line, in this process, to a folder of its own; returns its files."""
+def train(request, monkeypatch, tiny_experiment, tmp_path):
+    """Train two small networks by the command line, in this process, to a folder of its own; returns its files.
+    Parametrise indirectly by the number of batches."""
     name = tiny_experiment.name
-    monkeypatch.setattr(experiments, "EXPERIMENTS", {name: tiny_experiment.vary(n_batches=N_BATCHES)})
+    experiment = tiny_experiment.vary(n_batches=getattr(request, "param", N_BATCHES))
+    monkeypatch.setattr(experiments, "EXPERIMENTS", {name: experiment})
     # A commit between two trainings is no difference between them.
     monkeypatch.setattr(store, "_commit", lambda: "unknown")
     threads = torch.get_num_threads()
@@ -85,6 +87,7 @@ def test_an_ensemble_is_the_same_though_a_worker_was_killed(train, tmp_path, tin
     assert sum(counted) == 2 * N_BATCHES and min(counted) >= -training.BLOCK
 
 
+@pytest.mark.parametrize("train", [100], indirect=True)
 def test_an_ensemble_grows_on_a_cluster(train):
     expected = train("serial")
     train("cluster", "--networks", "1")
