@@ -11,11 +11,13 @@ from reactivation_core.networks import GRU, RNN
 BIASES = ("unbiased", "biased")
 
 
-def test_names_are_the_papers_conditions_and_two_of_its_text():
+def test_names_are_the_papers_conditions_and_variations():
     assert set(EXPERIMENTS) == {
         *(f"position-noisy-unbiased-{variant}" for variant in ("slow", "unnormalised")),
         *(f"position-{kind}-{bias}" for kind in ("noisy", "noiseless", "gru") for bias in BIASES),
         *(f"head-direction-{bias}" for bias in BIASES),
+        *(f"position-{kind}-{bias}-text" for kind in ("noisy", "noiseless") for bias in BIASES),
+        "position-noisy-unbiased-rests",
         *(f"{kind}-{bias}-uniform" for kind in ("position-noisy", "head-direction") for bias in BIASES),
     }
     assert all(experiment.name == name for name, experiment in EXPERIMENTS.items())
@@ -39,9 +41,10 @@ def test_settings_are_those_of_tables_a1_and_a2(name):
     assert motion.turning == 11.52
     biased = "unbiased" not in name
     if position:
-        assert (task.width, task.normalise) == (0.2, "unnormalised" not in name)
+        assert (task.width, task.normalise) == (0.2, not name.endswith(("unnormalised", "text")))
         assert (motion.box, motion.border, motion.slowing, motion.drift) == (2.2, 0.03, 0.25, 0.05 if biased else 0)
-        assert motion.speed == pytest.approx(0.2 if "slow" in name else 0.26 * math.pi)
+        assert motion.speed == pytest.approx(0.2 if name.endswith(("slow", "text")) else 0.26 * math.pi)
+        assert motion.rests == (25 if name.endswith("rests") else None)
     else:
         assert (task.width, task.peak, motion.counter_clockwise) == (math.pi / 6, True, biased)
 

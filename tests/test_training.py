@@ -390,6 +390,7 @@ def test_a_replayed_update_is_done_once_a_call(monkeypatch):
     assert len(computed) == training._EAGER + 1
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a CUDA device")
 @every_kind
 def test_training_by_a_cuda_graph_is_training(tiny_experiment, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from reactivation_core.trajectories import Animal, Head
 
 RAYLEIGH = 0.26 * math.pi * 0.02
 TURN = 11.52 * 0.02
-MOTIONS = [Animal(), Animal(drift=0.05), Head(), Head(counter_clockwise=True)]
+MOTIONS = [Animal(), Animal(drift=0.05), Head(), Head(counter_clockwise=True), Animal(rests=25.0), Head(rests=25.0)]
 
 
 def draw(motion, n_networks=1, n_trajectories=50, n_steps=100, seed=0):
@@ -124,3 +124,20 @@ def test_the_spread_after_a_time_is_that_of_the_angular_velocity():
     for dt in (0.02, 0.01):
         _, ds = draw(Head(dt=dt), n_trajectories=2000, n_steps=10)
         assert follows(ds.sum(2), scipy.stats.norm(0, 11.52 * dt * math.sqrt(10)))
+
+
+@pytest.mark.parametrize("motion", [Animal(rests=5.0), Head(rests=5.0)])
+def test_rests_take_half_of_the_time_and_have_geometric_lengths(motion):
+    _, ds = draw(motion, n_trajectories=400, n_steps=200)
+    still = (ds == 0).all(-1)[0]
+    assert still.mean() == pytest.approx(0.5, abs=0.01)
+    assert (still[:, 1:] != still[:, :-1]).mean() == pytest.approx(1 / 5, abs=0.01)
+    # A stay that is under way lasts as long again, whatever its age.
+    lasted = still[:, 10:] & still[:, 9:-1] & still[:, 8:-2]
+    assert (still[:, 10:] & lasted)[:, :-1].sum() > 1000
+    assert still[:, 11:][lasted[:, :-1]].mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_an_animal_without_rests_moves_at_every_step():
+    _, ds = draw(Animal(), n_trajectories=20)
+    assert (np.linalg.norm(ds, axis=-1) > 0).all()

@@ -150,6 +150,15 @@ def _all() -> dict[str, Experiment]:
             Experiment(name=f"position-gru-{bias}", task=task, network="gru", quiescent_noise=1.0),
             Experiment(name=f"position-noisy-{bias}-uniform", task=task, noise="uniform"),
         ]
+        # The text as written, but for the starts, which stay in the box.
+        text = PositionSettings(motion=motion.model_copy(update={"speed": 0.2}), normalise=False)
+        experiments += [
+            Experiment(name=f"position-noisy-{bias}-text", task=text),
+            Experiment(name=f"position-noiseless-{bias}-text", task=text, sigma=0.0),
+        ]
+    experiments.append(
+        Experiment(name="position-noisy-unbiased-rests", task=PositionSettings(motion=Animal(rests=25.0)))
+    )
     # Where the paper's text differs from its released code, and the book follows the code.
     noisy = experiments[0]
     for suffix, change in (("slow", {"motion": Animal(speed=0.2)}), ("unnormalised", {"normalise": False})):

@@ -212,7 +212,7 @@ class Run:
         ensemble = join([*self.stored(), *(self.train(group).to("cpu") for group in groups)])
         # What is there with all its networks stays as it is: results are of a file, and name it.
         if groups:
-            store.save(ensemble, self.folder, **self._header)
+            store.save(ensemble, self.folder, device=self.device, **self._header)
         for group in groups:
             self._checkpoint(group).unlink(missing_ok=True)
         return self.path, ensemble.history[:, -1, 0].tolist()

@@ -8,7 +8,7 @@ Section 3 and Appendix A.
 """
 
 import math
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -31,12 +31,18 @@ class Trajectories(NamedTuple):
     ds: Float[Tensor, "S B T d"]
 
 
+Rests = Annotated[
+    float | None, Field(ge=1, description="mean length of a rest, and of a run between two, in steps; None: no rests")
+]
+
+
 class Animal(Settings):
     r"""An animal foraging in a square box centred on 0.
 
     In each step of length $dt$ it moves by a Rayleigh-distributed speed along its heading, which then turns by
     $N(0, \omega^2)\,dt$. Within `border` of the nearest wall and heading into it, it slows down and turns to run along
-    that wall. With a `drift`, each step also carries it the fraction `drift` of its way to the centre.
+    that wall. With a `drift`, each step also carries it the fraction `drift` of its way to the centre. With `rests` it
+    stands still half of the time, in rests whose lengths are geometric, as are those of the runs between them.
     """
 
     dt: float = Field(0.02, gt=0, description="time step, s")
@@ -46,6 +52,7 @@ class Animal(Settings):
     border: float = Field(0.03, ge=0, description="width of the border region, m")
     slowing: float = Field(0.25, ge=0, le=1, description="factor on the speed in the border region")
     drift: float = Field(0.0, ge=0, lt=1, description="fraction of the way to the centre moved per step")
+    rests: Rests = None
 
     def __call__(self, n_networks: int, n_trajectories: int, n_steps: int, generator: torch.Generator) -> Trajectories:
         """Draw trajectories: positions `(S, B, T+1, 2)` and displacements `(S, B, T, 2)`, in metres."""
@@ -59,27 +66,33 @@ class Animal(Settings):
         # The first step is taken and dropped, so that the states start where the released code's do.
         steps = self.speed * self.dt * (-2 * torch.log1p(-uniform(n_steps + 1, *shape))).sqrt()
         turns = self.turning * self.dt * torch.randn(n_steps + 1, *shape, generator=generator, device=device)
+        moving = _moving(self.rests, n_steps + 1, shape, generator)
         positions = []
-        for step, turn in zip(steps, turns, strict=True):
+        for step, turn, moves in zip(steps, turns, moving, strict=True):
             nearest, axis = s.abs().max(-1)
             wall = axis * (math.pi / 2) + torch.where(s.gather(-1, axis[..., None])[..., 0] < 0, math.pi, 0.0)
             incidence = wrap(heading - wall)
             blocked = (nearest > self.box / 2 - self.border) & (incidence.abs() < math.pi / 2)
             step = torch.where(blocked, self.slowing * step, step)
-            s = s * (1 - self.drift) + step[..., None] * torch.stack((heading.cos(), heading.sin()), -1)
+            moved = s * (1 - self.drift) + step[..., None] * torch.stack((heading.cos(), heading.sin()), -1)
+            s = torch.where(moves[..., None], moved, s)
             along = wall + torch.where(incidence < 0, -math.pi / 2, math.pi / 2)
-            heading = torch.where(blocked, along, heading) + turn
+            heading = torch.where(moves, torch.where(blocked, along, heading) + turn, heading)
             positions.append(s)
         s = torch.stack(positions, 2)
         return Trajectories(s, s.diff(dim=2))
 
 
 class Head(Settings):
-    r"""A head that turns by $N(0, \omega^2)\,dt$ per step, or by its absolute value if only counter-clockwise."""
+    r"""A head that turns by $N(0, \omega^2)\,dt$ per step, or by its absolute value if only counter-clockwise.
+
+    With `rests` it is still half of the time, as the animal.
+    """
 
     dt: float = Field(0.02, gt=0, description="time step, s")
     turning: float = Field(11.52, ge=0, description="s.d. of the angular velocity ω, rad/s")
     counter_clockwise: bool = Field(False, description="turn counter-clockwise only")
+    rests: Rests = None
 
     def __call__(self, n_networks: int, n_trajectories: int, n_steps: int, generator: torch.Generator) -> Trajectories:
         """Draw trajectories: bearings in [-π, π), `(S, B, T+1, 1)`, and turns `(S, B, T, 1)`, in radians."""
@@ -88,4 +101,14 @@ class Head(Settings):
         ds = self.turning * self.dt * torch.randn(*shape, n_steps, 1, generator=generator, device=device)
         if self.counter_clockwise:
             ds = ds.abs()
+        ds = ds * _moving(self.rests, n_steps, shape, generator).movedim(0, -1)[..., None]
         return Trajectories(wrap(torch.cat((start, start + ds.cumsum(2)), 2)), ds)
+
+
+def _moving(rests: float | None, n_steps: int, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Whether each step is one of motion, `(T, S, B)`: a chain of two states with mean stays `rests`, begun at random."""
+    if rests is None:
+        return torch.ones(n_steps, *shape, dtype=torch.bool, device=generator.device)
+    uniform = torch.rand(n_steps + 1, *shape, generator=generator, device=generator.device)
+    switches = torch.cat((uniform[:1] < 0.5, uniform[1:] < 1 / rests))
+    return switches.cumsum(0)[1:] % 2 == 1
