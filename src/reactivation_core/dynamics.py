@@ -34,7 +34,7 @@ def step(ensemble: Ensemble, r: Float[Tensor, "n N"], bias: float = 0.0) -> Floa
 @torch.no_grad()
 def jacobian(ensemble: Ensemble, r: Float[Tensor, "n N"]) -> Float[Tensor, "n N N"]:
     """$A(r)$ at each state."""
-    rows = torch.eye(r.shape[1], dtype=r.dtype)[:, None].expand(-1, *r.shape)
+    rows = torch.eye(r.shape[1], dtype=r.dtype, device=r.device)[:, None].expand(-1, *r.shape)
     return _pull(ensemble, r, rows).movedim(0, 1)
 
 
@@ -54,7 +54,7 @@ def newton(ensemble: Ensemble, r: Float[Tensor, "n N"], n_steps: int, bias: floa
     for _ in range(n_steps):
         rest = step(ensemble, r, bias) - r
         A = jacobian(ensemble, r)
-        r = r + torch.linalg.solve(torch.eye(r.shape[1], dtype=r.dtype) - A, rest)
+        r = r + torch.linalg.solve(torch.eye(r.shape[1], dtype=r.dtype, device=r.device) - A, rest)
     return r
 
 

@@ -22,6 +22,7 @@ from reactivation_core.experiments import Experiment
 from reactivation_core.networks import Network
 from reactivation_core.tasks import Task
 from reactivation_core.theory import IdealNetwork
+from reactivation_core.trajectories import Generators
 
 RECORDS = ("states", "outputs", "decoded")
 
@@ -85,7 +86,7 @@ def active(
     ensemble: Ensemble,
     n_trajectories: int,
     n_steps: int,
-    generator: torch.Generator,
+    generator: Generators,
     noise_scale: float = 1.0,
     record: Iterable[str] = ("decoded",),
 ) -> Phase:
@@ -164,7 +165,14 @@ def _run(ensemble, r, n_steps, ds, noise_scale, generator, record) -> Phase:
         end = min(begin + _BLOCK, n_steps)
         eta = r.new_zeros(end - begin, S, B, N)
         if sigma > 0:
-            noise.LAWS[experiment.noise](eta, experiment.dt, generator).mul_(sigma)
+            law = noise.LAWS[experiment.noise]
+            if isinstance(generator, torch.Generator):
+                law(eta, experiment.dt, generator).mul_(sigma)
+            else:
+                eta = eta.view(S, end - begin, B, N)
+                for one, stream in zip(eta, generator, strict=True):
+                    law(one, experiment.dt, stream).mul_(sigma)
+                eta = eta.transpose(0, 1)
         block = {"states": network(r, ds[:, :, begin:end], eta.permute(1, 2, 0, 3))}
         r = settle(block["states"][:, :, -1])
         if record & {"outputs", "decoded"}:

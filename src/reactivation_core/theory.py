@@ -83,7 +83,7 @@ class Mixture(Density):
     def __init__(self, points: Float[Tensor, "J N"], v: float, weights: Float[Tensor, " J"] | None = None):
         _check(v)
         self.v, self.points = v, points.double()
-        weights = torch.ones(len(points)) if weights is None else weights
+        weights = points.new_ones(len(points)) if weights is None else weights
         self.weights = weights.double() / weights.double().sum()
         # Of log π_j N(r; m_j, v I), what depends on j but not on r.
         self.offset = self.weights.log() - self.points.square().sum(-1) / (2 * v)
@@ -126,13 +126,14 @@ class Ring(Density):
         self.radius, self.v, self.concentration = radius, v, concentration
 
     def _k(self, r: Tensor) -> tuple[Tensor, Tensor]:
-        k = self.radius * r / self.v + torch.tensor([self.concentration, 0.0], dtype=torch.float64)
+        k = self.radius * r.double() / self.v
+        k = torch.stack((k[..., 0] + self.concentration, k[..., 1]), -1)
         return k, k.norm(dim=-1)
 
     def log_prob(self, r):
         """The logarithm of the density above; Bessel functions are scaled, so that large $k$ do no harm."""
         size = self._k(r)[1]
-        kappa = torch.tensor(self.concentration, dtype=torch.float64)
+        kappa = torch.full_like(size, self.concentration)
         bessel = torch.special.i0e(size).log() + size - torch.special.i0e(kappa).log() - kappa
         return bessel - (r.square().sum(-1) + self.radius**2) / (2 * self.v) - math.log(2 * math.pi * self.v)
 
@@ -147,7 +148,7 @@ class Ring(Density):
 
     def sample(self, n, generator):
         """Independent draws: one of 4096 angles, and noise."""
-        angle = torch.arange(4096, dtype=torch.float64) * (2 * math.pi / 4096)
+        angle = torch.arange(4096, dtype=torch.float64, device=generator.device) * (2 * math.pi / 4096)
         circle = self.radius * torch.stack((angle.cos(), angle.sin()), -1)
         return Mixture(circle, self.v, (self.concentration * (angle.cos() - 1)).exp()).sample(n, generator)
 
@@ -271,7 +272,7 @@ class IdealNetwork:
     def __init__(self, f: Callable[[Tensor], Tensor], s: Float[Tensor, "J d"], D: Float[Tensor, "N_o N_r"], v: float):
         self.s, self.D, self.n_units = s, D.double(), D.shape[1]
         self.density = Mixture(self.encode(f(s)), v)
-        along = [torch.func.jvp(f, (s,), (axis.expand_as(s),))[1] for axis in torch.eye(s.shape[1], dtype=s.dtype)]
+        along = [torch.func.jvp(f, (s,), (axis.expand_as(s),))[1] for axis in torch.eye(s.shape[1], dtype=s.dtype, device=s.device)]
         self.tangents = torch.stack([self.encode(change) for change in along])
 
     def encode(self, f: Float[Tensor, "*shape N_o"]) -> Float[Tensor, "*shape N_r"]:
@@ -306,4 +307,4 @@ def _check(v: float) -> None:
 
 
 def _normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
+    return torch.randn(shape, generator=generator, dtype=torch.float64, device=generator.device)

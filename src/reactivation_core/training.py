@@ -61,16 +61,12 @@ def test(ensemble: Ensemble, seed: int = 0, first: int = 0) -> tuple[Tensor, Ten
     metres or radians; the squared error what the released code reports, the mean square over coordinates.
     The test batch has one training batch's size, and noise. `first` is the number of the ensemble's first network.
     """
-    results = []
-    for i in range(len(ensemble)):
-        one = ensemble[i]
-        generator = stream(seed, first + i, _TEST, device=one.network.D.device)
-        size = one.experiment.batch_size, one.experiment.n_steps
-        phase = active(one, *size, generator, record=("outputs", "decoded"))
-        loss = (phase.outputs - one.task.cells.tuning(phase.s)).square().mean()
-        error = one.task.error(phase.decoded, phase.s)
-        results.append(torch.stack((loss, error.mean(), error.square().mean() / phase.s.shape[-1])))
-    return torch.stack(results, 1).cpu().unbind()
+    generators = [stream(seed, first + i, _TEST, device=ensemble.network.D.device) for i in range(len(ensemble))]
+    size = ensemble.experiment.batch_size, ensemble.experiment.n_steps
+    phase = active(ensemble, *size, generators, record=("outputs", "decoded"))
+    loss = (phase.outputs - ensemble.task.cells.tuning(phase.s)).square().mean((1, 2, 3))
+    error = ensemble.task.error(phase.decoded, phase.s)
+    return loss.cpu(), error.mean((1, 2)).cpu(), error.square().mean((1, 2)).cpu() / phase.s.shape[-1]
 
 
 def train(
@@ -103,7 +99,6 @@ def train(
     if device == "cpu":
         keep_freed_memory()
     ensemble = join([untrained(experiment, 1, stream(seed, i, _INITIAL, device=device)) for i in networks])
-    tasks = [ensemble.task[i : i + 1] for i in range(len(networks))]
     parameters = dict(ensemble.network.named_parameters())
     adam = torch.optim.Adam(parameters.values(), lr=experiment.learning_rate, capturable=device == "cuda")
     recurrence = RECURRENCES.get(type(ensemble.network), Readable)(
@@ -135,9 +130,8 @@ def train(
             generators = [stream(seed, i, _BATCHES, done, device) for i in networks]
             block = min(BLOCK, experiment.n_batches - done)
             size = block * experiment.batch_size, experiment.n_steps
-            drawn = [task.sample(*size, generator) for task, generator in zip(tasks, generators, strict=True)]
-            batches = (torch.cat(parts).split(experiment.batch_size, 1) for parts in zip(*drawn, strict=True))
-            for parts in zip(*batches, strict=True):
+            drawn = ensemble.task.sample(*size, generators)
+            for parts in zip(*(part.split(experiment.batch_size, 1) for part in drawn), strict=True):
                 for buffer, part in zip(batch, parts, strict=True):
                     buffer.copy_(part)
                 if experiment.sigma > 0:

@@ -8,6 +8,7 @@ Section 3 and Appendix A.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Annotated, NamedTuple
 
 import torch
@@ -16,6 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from reactivation_core.circular import wrap
+
+
+# One generator for all networks, or one for each.
+Generators = torch.Generator | Sequence[torch.Generator]
 
 
 class Settings(BaseModel):
@@ -54,19 +59,16 @@ class Animal(Settings):
     drift: float = Field(0.0, ge=0, lt=1, description="fraction of the way to the centre moved per step")
     rests: Rests = None
 
-    def __call__(self, n_networks: int, n_trajectories: int, n_steps: int, generator: torch.Generator) -> Trajectories:
+    def __call__(self, n_networks: int, n_trajectories: int, n_steps: int, generator: Generators) -> Trajectories:
         """Draw trajectories: positions `(S, B, T+1, 2)` and displacements `(S, B, T, 2)`, in metres."""
-        shape, device = (n_networks, n_trajectories), generator.device
-
-        def uniform(*size):
-            return torch.rand(*size, generator=generator, device=device)
-
-        s = (uniform(*shape, 2) - 0.5) * self.box
-        heading = uniform(*shape) * 2 * math.pi
+        S, B = n_networks, n_trajectories
+        s = (_draw(torch.rand, (S, B, 2), generator, 0) - 0.5) * self.box
+        heading = _draw(torch.rand, (S, B), generator, 0) * 2 * math.pi
         # The first step is taken and dropped, so that the states start where the released code's do.
-        steps = self.speed * self.dt * (-2 * torch.log1p(-uniform(n_steps + 1, *shape))).sqrt()
-        turns = self.turning * self.dt * torch.randn(n_steps + 1, *shape, generator=generator, device=device)
-        moving = _moving(self.rests, n_steps + 1, shape, generator)
+        speeds = (-2 * torch.log1p(-_draw(torch.rand, (n_steps + 1, S, B), generator, 1))).sqrt()
+        steps = self.speed * self.dt * speeds
+        turns = self.turning * self.dt * _draw(torch.randn, (n_steps + 1, S, B), generator, 1)
+        moving = _moving(self.rests, (n_steps + 1, S, B), generator).to(s.device)
         positions = []
         for step, turn, moves in zip(steps, turns, moving, strict=True):
             nearest, axis = s.abs().max(-1)
@@ -94,21 +96,29 @@ class Head(Settings):
     counter_clockwise: bool = Field(False, description="turn counter-clockwise only")
     rests: Rests = None
 
-    def __call__(self, n_networks: int, n_trajectories: int, n_steps: int, generator: torch.Generator) -> Trajectories:
+    def __call__(self, n_networks: int, n_trajectories: int, n_steps: int, generator: Generators) -> Trajectories:
         """Draw trajectories: bearings in [-π, π), `(S, B, T+1, 1)`, and turns `(S, B, T, 1)`, in radians."""
-        shape, device = (n_networks, n_trajectories), generator.device
-        start = torch.rand(*shape, 1, 1, generator=generator, device=device) * 2 * math.pi - math.pi
-        ds = self.turning * self.dt * torch.randn(*shape, n_steps, 1, generator=generator, device=device)
+        S, B = n_networks, n_trajectories
+        start = _draw(torch.rand, (S, B, 1, 1), generator, 0) * 2 * math.pi - math.pi
+        ds = self.turning * self.dt * _draw(torch.randn, (S, B, n_steps, 1), generator, 0)
         if self.counter_clockwise:
             ds = ds.abs()
-        ds = ds * _moving(self.rests, n_steps, shape, generator).movedim(0, -1)[..., None]
+        ds = ds * _moving(self.rests, (n_steps, S, B), generator).to(ds.device).movedim(0, -1)[..., None]
         return Trajectories(wrap(torch.cat((start, start + ds.cumsum(2)), 2)), ds)
 
 
-def _moving(rests: float | None, n_steps: int, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+def _draw(draw: Callable, shape: tuple[int, ...], generator: Generators, networks: int) -> Tensor:
+    """Draws of one generator, or of one each along the axis `networks`."""
+    if isinstance(generator, torch.Generator):
+        return draw(shape, generator=generator, device=generator.device)
+    size = [*shape[:networks], 1, *shape[networks + 1 :]]
+    return torch.cat([draw(size, generator=one, device=one.device) for one in generator], networks)
+
+
+def _moving(rests: float | None, shape: tuple[int, int, int], generator: Generators) -> Tensor:
     """Whether each step is one of motion, `(T, S, B)`: a chain of two states with mean stays `rests`, begun at random."""
     if rests is None:
-        return torch.ones(n_steps, *shape, dtype=torch.bool, device=generator.device)
-    uniform = torch.rand(n_steps + 1, *shape, generator=generator, device=generator.device)
+        return torch.ones(1, dtype=torch.bool).expand(shape)
+    uniform = _draw(torch.rand, (shape[0] + 1, *shape[1:]), generator, 1)
     switches = torch.cat((uniform[:1] < 0.5, uniform[1:] < 1 / rests))
     return switches.cumsum(0)[1:] % 2 == 1
