@@ -272,7 +272,8 @@ class IdealNetwork:
     def __init__(self, f: Callable[[Tensor], Tensor], s: Float[Tensor, "J d"], D: Float[Tensor, "N_o N_r"], v: float):
         self.s, self.D, self.n_units = s, D.double(), D.shape[1]
         self.density = Mixture(self.encode(f(s)), v)
-        along = [torch.func.jvp(f, (s,), (axis.expand_as(s),))[1] for axis in torch.eye(s.shape[1], dtype=s.dtype, device=s.device)]
+        axes = torch.eye(s.shape[1], dtype=s.dtype, device=s.device)
+        along = [torch.func.jvp(f, (s,), (axis.expand_as(s),))[1] for axis in axes]
         self.tangents = torch.stack([self.encode(change) for change in along])
 
     def encode(self, f: Float[Tensor, "*shape N_o"]) -> Float[Tensor, "*shape N_r"]:

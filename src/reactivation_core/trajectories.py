@@ -18,7 +18,6 @@ from torch import Tensor
 
 from reactivation_core.circular import wrap
 
-
 # One generator for all networks, or one for each.
 Generators = torch.Generator | Sequence[torch.Generator]
 
@@ -116,7 +115,8 @@ def _draw(draw: Callable, shape: tuple[int, ...], generator: Generators, network
 
 
 def _moving(rests: float | None, shape: tuple[int, int, int], generator: Generators) -> Tensor:
-    """Whether each step is one of motion, `(T, S, B)`: a chain of two states with mean stays `rests`, begun at random."""
+    """Whether each step is one of motion, `(T, S, B)`: a chain of two states with mean stays `rests`, half of the time in
+    each."""
     if rests is None:
         return torch.ones(1, dtype=torch.bool).expand(shape)
     uniform = _draw(torch.rand, (shape[0] + 1, *shape[1:]), generator, 1)
