@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: book test bench growth table clean
+.PHONY: book test bench growth device clean
 
 book: .venv/ready
 	$(BIN)/jupyter-book build book/ -n -W --keep-going
@@ -23,9 +23,9 @@ growth: .venv/ready
 	$(BIN)/python benchmarks/training.py --record
 	$(BIN)/python benchmarks/growth.py
 
-# Trains every ensemble of the book from scratch: hours on a CPU.
-table: .venv/ready
-	$(BIN)/python benchmarks/table.py
+# For a machine with CUDA: its tests, and the training of every ensemble of the paper's conditions.
+device: .venv/ready
+	$(BIN)/python benchmarks/device.py
 
 # The file is touched last: an installation that was interrupted is taken up again.
 .venv/ready: requirements.txt pyproject.toml

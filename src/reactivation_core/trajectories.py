@@ -115,8 +115,7 @@ def _draw(draw: Callable, shape: tuple[int, ...], generator: Generators, network
 
 
 def _moving(rests: float | None, shape: tuple[int, int, int], generator: Generators) -> Tensor:
-    """Whether each step is one of motion, `(T, S, B)`: a chain of two states with mean stays `rests`, half of the time in
-    each."""
+    """Whether each step is one of motion, `(T, S, B)`: a chain of two equally likely states with mean stays `rests`."""
     if rests is None:
         return torch.ones(1, dtype=torch.bool).expand(shape)
     uniform = _draw(torch.rand, (shape[0] + 1, *shape[1:]), generator, 1)
