@@ -20,7 +20,7 @@ import numpy as np
 import scipy.stats
 import torch
 
-from reactivation_core import experiments, noise, phases, statistics
+from reactivation_core import densities, experiments, noise, phases
 from reactivation_core.recurrence import RECURRENCES
 from reactivation_core.training import BLOCK, PRECISIONS, keep_freed_memory
 
@@ -156,11 +156,11 @@ def divergences() -> dict[str, float]:
     rng = np.random.default_rng(0)
     points = rng.uniform(-1.1, 1.1, (10, 5, 200_000, 2))
     begin = time.perf_counter()
-    density = [[statistics.Density(x) for x in condition] for condition in points]
+    density = [[densities.KernelDensity(x) for x in condition] for condition in points]
     for quiescent in density[4:]:
         for active in density[:4]:
             for q, a in zip(quiescent, active, strict=True):
-                statistics.kl_divergence(q, a, rng)
+                densities.kl_divergence(q, a, rng)
     seconds = time.perf_counter() - begin
     places = rng.uniform(-1.2, 1.2, (500, 2))
     exact = scipy.stats.gaussian_kde(points[0, 0].T)(places.T)

@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
 
-from reactivation_core import figures, phases, statistics, store
+from reactivation_core import densities, figures, phases, store
 
 STATIC = Path(__file__).parent / "_static"
 N, AWAKE, ASLEEP, STRIDE, TAIL = 14, 100, 200, 2, 24
@@ -94,7 +94,7 @@ def readme(awake: np.ndarray, asleep: np.ndarray) -> None:
     ):
         figures.trajectories(pair[0], positions[:shown], name)
         pair[0].set_title(f"{figures.NAMES[name]}: decoded trajectories")
-        values = statistics.Density(positions.reshape(-1, 2))(figures.grid(1.25))
+        values = densities.KernelDensity(positions.reshape(-1, 2))(figures.grid(1.25))
         figures.density(pair[1], values, 1.25, 0.6, "per m²")
         figures.plane(pair[1], 1.25)
         pair[1].set_title("and their density")

@@ -1,13 +1,16 @@
 """Claims, verdicts, and a chapter's comparison with its reference."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from reactivation_core import chapters, claims
-from reactivation_core.chapters import Chapter
-from reactivation_core.claims import Measurement
+from reactivation_core import phases
+from reactivation_core.edition import chapters, claims
+from reactivation_core.edition.chapters import Chapter
+from reactivation_core.edition.claims import Measurement
 
 CLAIM = """
 [[claim]]
@@ -216,3 +219,45 @@ def test_measurements_stand_side_by_side(data):
         run.beside(("here", "there"), ("of it", "size"))
     with pytest.raises(KeyError, match="weight"):
         run.beside(("here",), ("of it", "weight"))
+
+
+def notebook(data, source, tags=("parameters",)):
+    path = data / "results" / "one.ipynb"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"cells": [{"metadata": {"tags": list(tags)}, "source": [source]}]}))
+
+
+def test_parameters_are_those_of_the_notebooks_first_cell(data, monkeypatch):
+    monkeypatch.setattr(chapters, "BOOK", data)
+    notebook(data, "seed = 0\nn_steps = 5\nc = 2.0")
+    run = Chapter("results/one", {"seed": 3, "n_steps": 7, "c": 1.5, "_i": 4, "np": np, "flag": True})
+    assert run.parameters == {"seed": 3, "n_steps": 7, "c": 1.5}
+    assert torch.equal(torch.rand(3, generator=run.generator(1)), torch.rand(3, generator=torch.manual_seed(4)))
+    with pytest.raises(ValueError, match="expected parameters among seed, n_steps, c, got n_stpes"):
+        Chapter("results/one", {"seed": 3, "n_steps": 7, "c": 1.5, "n_stpes": 9})
+    notebook(data, "seed = 0", tags=())
+    with pytest.raises(ValueError, match="expected a cell tagged `parameters`"):
+        Chapter("results/one", {"seed": 3})
+
+
+def test_a_name_is_measured_once(data):
+    run = chapter()
+    with pytest.raises(ValueError, match="got size twice"):
+        run.measure("size", np.ones(3))
+
+
+def test_conditions_are_ensembles_whose_measurements_carry_their_suffix(data, tiny_ensemble, monkeypatch):
+    monkeypatch.setattr(chapters.store, "load", lambda name: replace(tiny_ensemble, sha256=name))
+    run = Chapter("results/one", seed=0)
+    both = run.conditions("noisy-{bias}{law}", bias=("unbiased", "biased"), law=("", "-uniform"))
+    assert list(both) == [("unbiased", ""), ("unbiased", "-uniform"), ("biased", ""), ("biased", "-uniform")]
+    assert list(run.ensembles) == ["noisy-unbiased", "noisy-unbiased-uniform", "noisy-biased", "noisy-biased-uniform"]
+    measured = both["biased", "-uniform"].measure("size", np.ones(3) + [0, 0.1, -0.1])
+    assert run.measurements == {"size_biased_uniform": measured}
+    one = run.conditions("noisy-unbiased{law}", law=("", "-uniform"))["-uniform"]
+    assert one.suffix == "_uniform" and one.ensemble is both["unbiased", "-uniform"].ensemble
+    asleep = one.sleep(4, 6, run.generator(), c=4.0)
+    generator = run.generator()
+    start = phases.starts(tiny_ensemble, 4, generator)
+    assert torch.equal(asleep.decoded, phases.quiescent(tiny_ensemble, 6, 2.0, start, generator).decoded)
+    assert one.wake(4, 6, run.generator()).decoded.shape == (3, 4, 6, 2)

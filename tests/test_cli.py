@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from reactivation_core import chapters, claims, cli, execution, experiments, store, training
+from reactivation_core import cli, experiments, store, training
+from reactivation_core.edition import chapters, claims, execution
 
 
 @pytest.fixture

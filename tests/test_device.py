@@ -43,7 +43,7 @@ def test_jacobians_and_fixed_points_are_the_same(tiny_ensemble, generator):
 
 
 def test_densities_and_their_samplers_are_the_same():
-    ring = theory.Ring(1.0, 0.01, concentration=2.0)
+    ring = theory.Circle(1.0, 0.01, concentration=2.0)
     r = ring.sample(50, torch.Generator().manual_seed(0))
     for x, y in ((ring.score(r.cuda()), ring.score(r)), (ring.log_prob(r.cuda()), ring.log_prob(r))):
         torch.testing.assert_close(x.cpu(), y)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from reactivation_core import dynamics, experiments, mechanism, phases, theory
+from reactivation_core import dynamics, experiments, manifolds, phases, theory
 from reactivation_core.networks import GRU
 
 N = 12
@@ -36,11 +36,10 @@ def test_the_jacobian_is_the_derivative_of_the_step(ensemble, generator):
         torch.testing.assert_close(A[:, :, i], slope, rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("of", [dynamics.step, mechanism.drift])
-def test_a_function_of_one_network_refuses_several(tiny_experiment, generator, of):
+def test_a_function_of_one_network_refuses_several(tiny_experiment, generator):
     two = phases.untrained(tiny_experiment.vary(n_units=N), 2, generator)
     with pytest.raises(ValueError, match="too many values"):
-        of(two, states(3, generator).float())
+        dynamics.step(two, states(3, generator).float())
 
 
 def test_slow_directions_are_counted():
@@ -108,7 +107,7 @@ def test_the_ring_is_found_in_noisy_activity(ideal, generator):
         return ideal.network.encode(ideal.task.cells.tuning(s[None])[0])
 
     drawn = clean(2 * math.pi * torch.rand(2000, 1, generator=generator))
-    ring = dynamics.Ring(ideal, drawn + 0.02 * torch.randn(drawn.shape, generator=generator))
+    ring = manifolds.Ring(ideal, drawn + 0.02 * torch.randn(drawn.shape, generator=generator))
     s, h = torch.linspace(-3, 3, 50)[:, None], 1e-3
     assert (ring(s) - clean(s)).norm() < 0.01 * clean(s).norm()
     torch.testing.assert_close(ring.ray(2 * clean(s)).float(), s)

@@ -8,8 +8,8 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reactivation_core import statistics
-from reactivation_core.statistics import CircularDensity, Density, UniformDensity, kl_divergence
+from reactivation_core import densities, statistics
+from reactivation_core.densities import CircularDensity, KernelDensity, UniformDensity, kl_divergence
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def skewed(rng, n):
 @pytest.mark.parametrize("n", [50, 2000, 20_000])
 def test_density_equals_scipy(rng, n):
     points = skewed(rng, n)
-    ours, reference = Density(points), scipy.stats.gaussian_kde(points.T)
+    ours, reference = KernelDensity(points), scipy.stats.gaussian_kde(points.T)
     x = ours.sample(1000, rng)
     assert ours(x) == pytest.approx(reference(x.T), rel=1e-3)
     everywhere = rng.uniform(-5, 5, (1000, 2))
@@ -36,18 +36,18 @@ def test_density_equals_scipy(rng, n):
 @pytest.mark.parametrize("factor", [0.5, 2.0])
 def test_density_takes_a_factor_of_the_bandwidth_as_scipy_does(rng, factor):
     points = skewed(rng, 2000)
-    ours = Density(points, factor)
+    ours = KernelDensity(points, factor)
     reference = scipy.stats.gaussian_kde(points.T, lambda kde: factor * kde.scotts_factor())
     x = ours.sample(1000, rng)
     assert ours(x) == pytest.approx(reference(x.T), rel=1e-3)
 
 
 def test_density_far_from_all_points_is_zero(rng):
-    assert Density(skewed(rng, 100))(np.array([50.0, 50.0])) == 0
+    assert KernelDensity(skewed(rng, 100))(np.array([50.0, 50.0])) == 0
 
 
 def test_density_keeps_the_shape_of_its_argument(rng):
-    assert Density(skewed(rng, 100))(np.zeros((4, 5, 2))).shape == (4, 5)
+    assert KernelDensity(skewed(rng, 100))(np.zeros((4, 5, 2))).shape == (4, 5)
 
 
 @settings(max_examples=25, deadline=None)
@@ -55,12 +55,12 @@ def test_density_keeps_the_shape_of_its_argument(rng):
 def test_density_is_equivariant(angle, scale, shift):
     points = skewed(np.random.default_rng(1), 200)
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    moved = Density(points @ turn.T + shift)(points @ turn.T + shift)
-    assert moved * scale**2 == pytest.approx(Density(points)(points), rel=2e-3)
+    moved = KernelDensity(points @ turn.T + shift)(points @ turn.T + shift)
+    assert moved * scale**2 == pytest.approx(KernelDensity(points)(points), rel=2e-3)
 
 
 def test_density_samples_follow_the_density(rng):
-    density = Density(skewed(rng, 500))
+    density = KernelDensity(skewed(rng, 500))
     x = density.sample(4000, rng)
     covariance = np.cov(density.points.T)
     # A kernel estimate has the covariance of the points plus that of the kernel.
@@ -82,7 +82,7 @@ def test_density_samples_follow_the_density(rng):
 )
 def test_density_refuses(points, message):
     with pytest.raises(ValueError, match=message):
-        Density(points)
+        KernelDensity(points)
 
 
 class Normal(UniformDensity):
@@ -108,7 +108,7 @@ def test_kl_of_normals_has_its_closed_form(rng):
 
 
 def test_kl_of_a_density_with_itself_is_zero(rng):
-    density = Density(skewed(rng, 500))
+    density = KernelDensity(skewed(rng, 500))
     assert kl_divergence(density, density, rng) == 0
 
 
@@ -222,7 +222,7 @@ class Annulus(UniformDensity):
 
 def test_ring_depth_of_known_densities():
     assert statistics.ring_depth(Annulus(1.6), 1.0) == pytest.approx(2 / 3 * 0.1 / 0.4, rel=0.06)
-    assert statistics.ring_depth(statistics.UniformDensity(2.2), 1.1) == pytest.approx(1.0)
+    assert statistics.ring_depth(densities.UniformDensity(2.2), 1.1) == pytest.approx(1.0)
 
 
 def test_ring_hole_of_a_circle_a_disc_and_a_normal_cloud(rng):
@@ -374,14 +374,14 @@ def test_sliced_wasserstein_of_normal_laws(rng, shift, spread):
     u = rng.standard_normal((100_000, d))
     gaps = shift * u[:, 0] / np.linalg.norm(u, axis=1) + (spread - 1) * rng.standard_normal(len(u))
     expected = np.abs(gaps).mean()
-    assert statistics.sliced_wasserstein(x, y, rng, 400) == pytest.approx(expected, rel=0.05)
+    assert densities.sliced_wasserstein(x, y, rng, 400) == pytest.approx(expected, rel=0.05)
 
 
 def test_sliced_wasserstein_scales_with_the_unit_and_vanishes_on_one_sample(rng):
     x, y = two_normals(rng, 500, np.array([0.5, 0, 0]), 1.2)
-    one, ten = (statistics.sliced_wasserstein(f * x, f * y, np.random.default_rng(1)) for f in (1, 10))
+    one, ten = (densities.sliced_wasserstein(f * x, f * y, np.random.default_rng(1)) for f in (1, 10))
     assert ten == pytest.approx(10 * one)
-    assert statistics.sliced_wasserstein(x, x[::-1], rng) == pytest.approx(0)
+    assert densities.sliced_wasserstein(x, x[::-1], rng) == pytest.approx(0)
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.5, 2.0])
@@ -391,11 +391,11 @@ def test_mmd_of_shifted_normal_laws(rng, shift):
     # The median distance of two standard normal points, each coordinate of whose difference has variance 2.
     h2 = 2 * scipy.stats.chi2.median(d)
     expected = 2 * (h2 / (h2 + 2)) ** (d / 2) * (1 - np.exp(-(shift**2) / (2 * (h2 + 2))))
-    assert statistics.squared_mmd(x, y) == pytest.approx(expected, rel=0.1, abs=1e-3)
+    assert densities.squared_mmd(x, y) == pytest.approx(expected, rel=0.1, abs=1e-3)
 
 
 def test_mmd_is_unbiased(rng):
-    values = [statistics.squared_mmd(*two_normals(rng, 30, np.zeros(3), 1.0)) for _ in range(400)]
+    values = [densities.squared_mmd(*two_normals(rng, 30, np.zeros(3), 1.0)) for _ in range(400)]
     assert abs(np.mean(values)) < 3 * scipy.stats.sem(values)
 
 

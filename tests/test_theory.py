@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reactivation_core import circular, experiments, phases, theory
-from reactivation_core.theory import Gaussian, IdealNetwork, Mixture, Ring
+from reactivation_core.theory import Circle, Gaussian, IdealNetwork, Mixture
 
 variances = st.floats(0.01, 2)
 dimensions = st.integers(1, 6)
@@ -25,7 +25,7 @@ def flat(n, v):
 
 
 def densities(n, v):
-    return [flat(n, v), Mixture(normal(4, n), v, torch.tensor([1.0, 2, 3, 4])), Ring(1.5, v), Ring(1.5, v, 2.0)]
+    return [flat(n, v), Mixture(normal(4, n), v, torch.tensor([1.0, 2, 3, 4])), Circle(1.5, v), Circle(1.5, v, 2.0)]
 
 
 def grid(limit, n):
@@ -37,7 +37,7 @@ def grid(limit, n):
 @given(dimensions, variances)
 def test_scores_are_gradients(n, v):
     for density in densities(n, v):
-        r = normal(10, 2 if isinstance(density, Ring) else n).requires_grad_()
+        r = normal(10, 2 if isinstance(density, Circle) else n).requires_grad_()
         (gradient,) = torch.autograd.grad(density.log_prob(r).sum(), r)
         torch.testing.assert_close(density.score(r), gradient)
 
@@ -54,12 +54,12 @@ def test_densities_integrate_to_one(v):
 def test_ring_is_the_integral_over_its_angle(concentration):
     angle = torch.arange(512, dtype=torch.float64) * (2 * math.pi / 512)
     circle = 1.5 * torch.stack((angle.cos(), angle.sin()), -1)
-    ring = Ring(1.5, 0.02, concentration)
+    ring = Circle(1.5, 0.02, concentration)
     mixture = Mixture(circle, 0.02, (concentration * angle.cos()).exp())
     r = 2 * normal(50, 2)
     torch.testing.assert_close(ring.log_prob(r), mixture.log_prob(r))
     torch.testing.assert_close(ring.score(r), mixture.score(r))
-    assert Ring(1.5, 0.02).score(torch.zeros(2, dtype=torch.float64)).tolist() == [0, 0]
+    assert Circle(1.5, 0.02).score(torch.zeros(2, dtype=torch.float64)).tolist() == [0, 0]
 
 
 def test_samples_follow_the_density(generator):
@@ -184,7 +184,7 @@ def test_across_the_manifold_the_step_does_not_help(v):
 
 def test_quiescence_on_a_ring_forgets_its_place(generator):
     v, n_steps, c = 0.01, 50, 2.0
-    ring, r = Ring(1.0, v), torch.tensor([1.0, 0.0], dtype=torch.float64).expand(20_000, 2)
+    ring, r = Circle(1.0, v), torch.tensor([1.0, 0.0], dtype=torch.float64).expand(20_000, 2)
     for _ in range(n_steps):
         r = theory.langevin(ring, r, v, c, generator)
     correlation = (r[:, 0] / r.norm(dim=-1)).mean().item()
@@ -286,6 +286,6 @@ def test_ideal_network_on_the_box(generator):
 
 @pytest.mark.parametrize("v", [0.0, -1.0, math.nan, math.inf])
 def test_densities_refuse(v):
-    for make in (lambda: Gaussian(torch.ones(2), v), lambda: Mixture(normal(3, 2), v), lambda: Ring(1.0, v)):
+    for make in (lambda: Gaussian(torch.ones(2), v), lambda: Mixture(normal(3, 2), v), lambda: Circle(1.0, v)):
         with pytest.raises(ValueError, match="finite variance"):
             make()

@@ -11,7 +11,7 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util.docutils import SphinxDirective
 
-from reactivation_core import claims
+from reactivation_core.edition import claims
 
 MARKS = {
     "reproduced": "✓",

@@ -10,7 +10,8 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from reactivation_core import claims, cluster, execution, experiments, store, training
+from reactivation_core import cluster, experiments, store, training
+from reactivation_core.edition import claims, execution
 
 Names = tyro.conf.Positional[tuple[str, ...]]
 

@@ -25,9 +25,12 @@ from torch import Tensor
 from reactivation_core.phases import Ensemble, settle
 
 
-def step(ensemble: Ensemble, r: Float[Tensor, "n N"], bias: float = 0.0) -> Float[Tensor, "n N"]:
-    r"""$F(r)$, plus a constant on every unit, such as the mean of noise that has one."""
-    (after,) = ensemble.network.step(r[None], r.new_zeros(1, len(r), ensemble.task.n_inputs), bias)
+def step(
+    ensemble: Ensemble, r: Float[Tensor, "n N"], bias: float = 0.0, ds: Float[Tensor, "n d"] | None = None
+) -> Float[Tensor, "n N"]:
+    r"""$F(r)$, or $F(r, \Delta s)$ with an input, plus a constant on every unit, such as the mean of a noise."""
+    ds = r.new_zeros(len(r), ensemble.task.n_inputs) if ds is None else ds
+    (after,) = ensemble.network.step(r[None], ds[None], bias)
     return after
 
 
@@ -83,53 +86,6 @@ def linear_variance(
         total += v * L.square().sum((0, 2))
         L = _pull(ensemble, r, L)
     return total
-
-
-class Ring:
-    r"""A head-direction network's own manifold of clean activity, $m(s) \approx E[r \mid s]$, fitted to activity.
-
-    The bearing that $r$ stands for is that of the population vector of its output, $s(r) = \arg \sum_i (D r)_i\,
-    e^{i\theta_i}$, and $m$ a sum of the harmonics that make up the tuning curves, by least squares.
-    `mechanism.Manifold` is its like for the position task.
-
-    Args:
-        ensemble: one network of the head-direction task.
-        r: waking activity.
-    """
-
-    def __init__(self, ensemble: Ensemble, r: Float[Tensor, "n N"]):
-        self.cells = ensemble.task.cells
-        axes = torch.stack((self.cells.angles.cos(), self.cells.angles.sin()), -1).to(r.dtype)
-        self.axes = ensemble.network.D.detach().reshape(-1, r.shape[1]).T @ axes
-        self.M = torch.linalg.lstsq(self._harmonics(self.ray(r)).to(r.dtype), r).solution
-        # Of the few dimensions in which the ring lies.
-        self.span = torch.linalg.qr(self.M.T).Q
-
-    def __call__(self, s: Float[Tensor, "n 1"]) -> Float[Tensor, "n N"]:
-        """Clean activity $m(s)$."""
-        return self._harmonics(s).to(self.M.dtype) @ self.M
-
-    def _harmonics(self, s: Tensor) -> Tensor:
-        # In double precision there would be more of them.
-        return self.cells.harmonics(s.float())
-
-    def tangents(self, s: Float[Tensor, "n 1"]) -> Float[Tensor, "1 n N"]:
-        r"""$\partial m/\partial s$, activity per radian."""
-        return torch.func.jvp(self, (s,), (torch.ones_like(s),))[1][None]
-
-    def ray(self, r: Float[Tensor, "*shape N"]) -> Float[Tensor, "*shape 1"]:
-        r"""The bearing $s(r)$ of activity, in radians; all $\lambda r$ have the same."""
-        x, y = (r @ self.axes).unbind(-1)
-        return torch.atan2(y, x)[..., None]
-
-    # Nearest points would fold the ring where activity has faded.
-    place = ray
-
-    def gradient(self, r: Float[Tensor, "n N"]) -> Float[Tensor, "1 n N"]:
-        r"""$\partial s/\partial r$, radians per unit of activity."""
-        vector = r @ self.axes
-        across = torch.stack((-vector[:, 1], vector[:, 0]), -1)
-        return (across / vector.square().sum(-1, keepdim=True) @ self.axes.T)[None]
 
 
 def _pull(ensemble: Ensemble, r: Tensor, L: Float[Tensor, "d n N"]) -> Float[Tensor, "d n N"]:

@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 from numpy import ndarray
 
+from reactivation_core.statistics import interval
+
 COLOURS = {"active": "#2166ac", "quiescent": "#b2182b"}
 NAMES = {"active": "awake", "quiescent": "asleep"}
 
@@ -76,6 +78,21 @@ def schematic(ax: Axes) -> None:
     ax.text(3.95, 0.18, r"noise $\sigma\,\eta$", ha="right", color="0.35")
     ax.text(2.9, 1.75, r"asleep: $0$", ha="center", color=COLOURS["quiescent"])
     ax.text(5.2, 0.18, r"asleep: $\sqrt{2}\,\sigma\,\eta$", ha="left", color=COLOURS["quiescent"])
+
+
+def band(
+    ax: Axes,
+    x: Real[ndarray, " n"],
+    values: Float[ndarray, "S n"],
+    colour: str,
+    label: str | None = None,
+    style: str = "-",
+    alpha: float = 0.2,
+) -> None:
+    """A curve with its mean and 95 % interval over networks."""
+    mean, low, high = zip(*(interval(column) for column in values.T), strict=True)
+    ax.fill_between(x, low, high, color=colour, alpha=alpha, lw=0)
+    ax.plot(x, mean, style, color=colour, label=label)
 
 
 def training_curve(

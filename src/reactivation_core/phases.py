@@ -141,6 +141,18 @@ def starts(ensemble: Ensemble, n_trajectories: int, generator: torch.Generator) 
     return ensemble.network.encode(ensemble.task.cells.tuning(batch.s[:, :, 0]))
 
 
+def sleep(
+    ensemble: Ensemble,
+    n_trajectories: int,
+    n_steps: int,
+    generator: torch.Generator,
+    c: float = 2.0,
+    record: Iterable[str] = ("decoded",),
+) -> Phase:
+    r"""`quiescent` as the paper runs it: from `starts`, with `c` times the variance of the noise awake (Eq. 19)."""
+    return quiescent(ensemble, n_steps, math.sqrt(c), starts(ensemble, n_trajectories, generator), generator, record)
+
+
 def settle(r: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Activity with what has decayed to nothing set to 0. Closed units without noise would end as subnormal numbers,
     with which many CPUs are a hundred times slower."""

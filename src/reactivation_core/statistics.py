@@ -1,25 +1,19 @@
 r"""Statistics of states and of decoded trajectories: arrays in, numbers out.
 
-Densities are kernel estimates with SciPy's default bandwidth; divergences are in nats; intervals are over networks.
+Intervals are over networks.
 
-Source: Krishna et al. (2024), Appendix A.2; Scott (1992) for the bandwidth.
+Source: Krishna et al. (2024), Appendix A.2.
 """
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import ripser
-import scipy.fft
-import scipy.ndimage
-import scipy.spatial
 import scipy.stats
 from jaxtyping import Float
 from numpy import ndarray
 from sklearn.decomposition import PCA
-from sklearn.metrics.pairwise import euclidean_distances
-
-# A density ratio is clipped to [1 / CLIP, CLIP], as in the released code, before its logarithm is averaged.
-CLIP = 1e7
 
 
 class Interval(NamedTuple):
@@ -39,179 +33,9 @@ def interval(values: Float[ndarray, " S"]) -> Interval:
     return Interval(values.mean(), values.mean() - half, values.mean() + half)
 
 
-class Density:
-    r"""Kernel density estimate of points in the plane,
-
-    $$ \hat p(x) = \frac{1}{n} \sum_i N\!\left(x;\, x_i,\, n^{-1/3}\,\hat\Sigma\right), $$
-
-    equal to `scipy.stats.gaussian_kde` (Scott's bandwidth, $n^{-2/(d+4)}$ times the covariance, $d = 2$), and fast:
-    in coordinates where $\hat\Sigma$ is the identity the points are binned to a fine grid, smoothed in Fourier space,
-    and interpolated.
-
-    Args:
-        points: `(n, 2)`, not all on one line.
-        factor: of Scott's bandwidth, to see what depends on it.
-
-    Raises:
-        ValueError: for another shape, values that are not finite, or points on one line.
-    """
-
-    def __init__(self, points: ndarray, factor: float = 1.0):
-        points = np.asarray(points, dtype=float)
-        if points.ndim != 2 or points.shape[1] != 2 or len(points) < 3:
-            raise ValueError(f"expected at least 3 points of shape (n, 2), got {points.shape}")
-        if not np.isfinite(points).all():
-            raise ValueError("expected finite points, got others")
-        self.points = points
-        covariance = np.cov(points.T)
-        if np.linalg.cond(covariance) > 1e12:
-            raise ValueError("expected points that span the plane, got points on one line")
-        self.mean, self.root = points.mean(0), np.linalg.cholesky(covariance)
-        self.bandwidth = factor * len(points) ** (-1 / 6)
-        self.spacing = self.bandwidth / 20
-        white = self._whiten(points)
-        self.origin = white.min(0) - 8 * self.bandwidth
-        extent = np.ceil((white.max(0) + 8 * self.bandwidth - self.origin) / self.spacing).astype(int) + 1
-        shape = [scipy.fft.next_fast_len(n, real=True) for n in extent]
-        counts = self._bin((white - self.origin) / self.spacing, shape)
-        # Sharing a point linearly between two bins adds spacing²/6 to the variance of the kernel.
-        width = np.sqrt(self.bandwidth**2 / self.spacing**2 - 1 / 6)
-        spectrum = scipy.ndimage.fourier_gaussian(scipy.fft.rfft2(counts), width, n=shape[1])
-        smooth = scipy.fft.irfft2(spectrum, shape)
-        volume = len(points) * self.spacing**2 * np.linalg.det(self.root)
-        self.coefficients = scipy.ndimage.spline_filter(smooth / volume)
-
-    def _whiten(self, x: ndarray) -> ndarray:
-        return np.linalg.solve(self.root, (x - self.mean).T).T
-
-    @staticmethod
-    def _bin(position: ndarray, shape: list[int]) -> ndarray:
-        lower = np.floor(position).astype(int)
-        upper_share = position - lower
-        counts = np.zeros(shape)
-        for i in (0, 1):
-            for j in (0, 1):
-                share = np.abs(1 - i - upper_share[:, 0]) * np.abs(1 - j - upper_share[:, 1])
-                index = np.ravel_multi_index((lower + (i, j)).T, shape)
-                counts += np.bincount(index, share, minlength=counts.size).reshape(shape)
-        return counts
-
-    def __call__(self, x: Float[ndarray, "*shape 2"]) -> Float[ndarray, "*shape"]:
-        """Density at `x`, per unit area; 0 further than 8 bandwidths from all points."""
-        x = np.asarray(x, dtype=float)
-        position = (self._whiten(x.reshape(-1, 2)) - self.origin) / self.spacing
-        value = scipy.ndimage.map_coordinates(self.coefficients, position.T, prefilter=False, mode="constant")
-        return np.maximum(value, 0).reshape(x.shape[:-1])
-
-    def sample(self, n: int, generator: np.random.Generator) -> Float[ndarray, "n 2"]:
-        """Independent draws: points chosen at random, displaced by the kernel."""
-        chosen = self.points[generator.integers(len(self.points), size=n)]
-        return chosen + self.bandwidth * generator.standard_normal((n, 2)) @ self.root.T
-
-
-class UniformDensity:
-    """The uniform density on a square of side `side` centred on 0."""
-
-    def __init__(self, side: float):
-        self.side = side
-
-    def __call__(self, x: Float[ndarray, "*shape 2"]) -> Float[ndarray, "*shape"]:
-        """Density at `x`, per unit area."""
-        return (np.abs(x) <= self.side / 2).all(-1) / self.side**2
-
-    def sample(self, n: int, generator: np.random.Generator) -> Float[ndarray, "n 2"]:
-        """Independent draws."""
-        return generator.uniform(-self.side / 2, self.side / 2, (n, 2))
-
-
-class CircularDensity:
-    r"""Kernel density estimate of angles, with a normal kernel wrapped around the circle:
-
-    $$ \hat p(\theta) = \frac{1}{2\pi} \Bigl(1 + 2 \sum_{k \ge 1} e^{-k^2 h^2 / 2}\, \mathrm{Re}\, m_k
-    e^{ik\theta}\Bigr), \qquad m_k = \frac{1}{n} \sum_j e^{-ik\theta_j}, \qquad
-    h = \frac{\pi}{\sqrt 3}\, n^{-1/5}. $$
-
-    $h$ is Scott's bandwidth on a line for the standard deviation of the uniform density on the circle. It depends on
-    the number of angles only: their own spread has no origin-free counterpart that would do for several peaks.
-
-    Args:
-        angles: in radians, from any interval.
-
-    Raises:
-        ValueError: for another shape, no angles, or values that are not finite.
-    """
-
-    def __init__(self, angles: ndarray):
-        angles = np.asarray(angles, dtype=float)
-        if angles.ndim != 1 or len(angles) == 0:
-            raise ValueError(f"expected angles of shape (n,), got {angles.shape}")
-        if not np.isfinite(angles).all():
-            raise ValueError("expected finite angles, got others")
-        self.angles = angles
-        self.bandwidth = np.pi / np.sqrt(3) * len(angles) ** (-1 / 5)
-        # Terms beyond k = 7 / h are below 1e-10.
-        self.k = np.arange(1, np.ceil(7 / self.bandwidth) + 1)
-        moments = np.array([np.exp(-1j * k * angles).mean() for k in self.k])
-        self.coefficients = np.exp(-((self.k * self.bandwidth) ** 2) / 2) * moments
-
-    def __call__(self, x: Float[ndarray, "*shape"]) -> Float[ndarray, "*shape"]:
-        """Density at `x`, per radian."""
-        z = np.exp(1j * np.asarray(x))
-        series = (z * np.polynomial.polynomial.polyval(z, self.coefficients)).real
-        return np.maximum(1 + 2 * series, 0) / (2 * np.pi)
-
-    def sample(self, n: int, generator: np.random.Generator) -> Float[ndarray, " n"]:
-        """Independent draws, not wrapped: angles chosen at random, displaced by the kernel."""
-        chosen = self.angles[generator.integers(len(self.angles), size=n)]
-        return chosen + self.bandwidth * generator.standard_normal(n)
-
-
-AnyDensity = Density | UniformDensity | CircularDensity
-
-
-def kl_divergence(p: AnyDensity, q: AnyDensity, generator: np.random.Generator, n: int = 2500) -> float:
-    r"""Kullback–Leibler divergence by Monte Carlo, in nats:
-
-    $$ KL(p \,\Vert\, q) \approx \frac{1}{n} \sum_j \log \frac{p(x_j)}{q(x_j)}, \qquad x_j \sim p, $$
-
-    the ratio clipped to $[10^{-7}, 10^7]$."""
-    x = p.sample(n, generator)
-    with np.errstate(divide="ignore"):
-        return float(np.clip(np.log(p(x)) - np.log(q(x)), -np.log(CLIP), np.log(CLIP)).mean())
-
-
-def sliced_wasserstein(
-    x: Float[ndarray, "n d"], y: Float[ndarray, "m d"], generator: np.random.Generator, n_projections: int = 50
-) -> float:
-    r"""Mean Wasserstein distance between the projections of two samples on random directions, in their unit:
-
-    $$ SW(x, y) = \frac{1}{L} \sum_{l=1}^{L} W_1(u_l \cdot x,\; u_l \cdot y), $$
-
-    $u_l$ uniform on the unit sphere. Two samples of one law are not at distance 0 but, with $n$ independent draws each,
-    at about twice the standard deviation of a projection over $\sqrt n$.
-
-    Source: Bonneel et al. (2015).
-    """
-    u = generator.standard_normal((x.shape[1], n_projections))
-    u /= np.linalg.norm(u, axis=0)
-    projections = zip((x @ u).T, (y @ u).T, strict=True)
-    return float(np.mean([scipy.stats.wasserstein_distance(a, b) for a, b in projections]))
-
-
-def squared_mmd(x: Float[ndarray, "n d"], y: Float[ndarray, "m d"]) -> float:
-    r"""Unbiased estimate of the squared maximum mean discrepancy, which is 0 if and only if the two laws are equal:
-
-    $$ E\,k(x, x') - 2\,E\,k(x, y) + E\,k(y, y'), \qquad k(a, b) = e^{-\lVert a - b\rVert^2 / 2h^2}, $$
-
-    $h$ the median distance between points of `y`, so that all that is compared with one `y` has one kernel. Negative
-    values happen; unbiased for independent draws only.
-
-    Source: Gretton et al. (2012).
-    """
-    xx, yy = (scipy.spatial.distance.squareform(euclidean_distances(z, squared=True), checks=False) for z in (x, y))
-    xy = euclidean_distances(x, y, squared=True)
-    h2 = np.median(yy)
-    return float(sum(sign * np.exp(-d / (2 * h2)).mean() for sign, d in ((1, xx), (-2, xy), (1, yy))))
+def each(function: Callable, *arguments: Sequence) -> ndarray:
+    """A function of one network's arrays for every network: its values, with the axis `S` first."""
+    return np.array([function(*of) for of in zip(*arguments, strict=True)])
 
 
 def effective_sample_size(values: Float[ndarray, "B T"]) -> float:
@@ -240,10 +64,10 @@ def step_lengths(positions: Float[ndarray, "*shape T 2"]) -> Float[ndarray, "*sh
     return np.linalg.norm(np.diff(positions, axis=-2), axis=-1)
 
 
-def coverage(positions: Float[ndarray, "n 2"], box: float) -> float:
+def coverage(positions: Float[ndarray, "*shape 2"], box: float) -> float:
     """Fraction of the 11 x 11 tiles of a box centred on 0 that hold at least one position."""
     edges = np.linspace(-box / 2, box / 2, 12)
-    counts, _, _ = np.histogram2d(*positions.T, bins=(edges, edges))
+    counts, _, _ = np.histogram2d(*positions.reshape(-1, 2).T, bins=(edges, edges))
     return float((counts > 0).mean())
 
 
@@ -370,7 +194,7 @@ def asymmetry(p: Float[ndarray, "K K"]) -> float:
     return float(np.abs(p - p.T).sum() / 2)
 
 
-def ring_depth(density: Density | UniformDensity, radius: float) -> float:
+def ring_depth(density: Callable[[ndarray], ndarray], radius: float) -> float:
     """Mean density within 0.1 m of 0 over the largest mean density along a circle about 0, of at most `radius`.
 
     1 for a density without a hole at its centre, 0 for a ring.

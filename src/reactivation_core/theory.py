@@ -107,7 +107,7 @@ class Mixture(Density):
         return self.points[chosen] + math.sqrt(self.v) * _normal((n, self.points.shape[-1]), generator)
 
 
-class Ring(Density):
+class Circle(Density):
     r"""Noisy activity around a circle of radius $R$ in the plane, its angle von Mises with concentration $\kappa$:
 
     $$ p(r) = \frac{I_0\!\left(\lVert k(r)\rVert\right)}{2\pi v\,I_0(\kappa)}\;
@@ -300,6 +300,18 @@ class IdealNetwork:
             r = self.step(r.double(), ds[:, :, t], noise[:, :, t])
             states.append(r)
         return torch.stack(states, 2)
+
+
+class LeakyIdealNetwork(IdealNetwork):
+    r"""The ideal network behind a leak: of the denoiser of Eq. (16) a step takes the share `leak` only,
+
+    $$ \Delta r = \text{leak} \cdot (E[m \mid r] - r) + E[D^\dagger f' \mid r]\,\Delta s + \sigma\,\eta. $$
+
+    A displacement across a flat manifold falls by the factor $a = 1 - \text{leak}$ per step, so that awake it has the
+    variance $v/(1 - a^2)$, and the drift is $1/(1 + a)$ times $v$ times the score of the network's own activity.
+    """
+
+    leak = 0.2
 
 
 def _check(v: float) -> None:

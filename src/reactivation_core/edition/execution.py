@@ -17,10 +17,10 @@ import papermill
 import torch
 import yaml
 
-from reactivation_core import claims, store
-from reactivation_core.chapters import RECORD
+from reactivation_core import store
+from reactivation_core.edition import claims
+from reactivation_core.edition.chapters import BOOK, RECORD
 
-BOOK = Path(__file__).resolve().parents[2] / "book"
 STATUS = claims.RESULTS / "status.csv"
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from reactivation_core import experiments, mechanism, phases, theory
+from reactivation_core import dynamics, experiments, manifolds, phases, theory
 from reactivation_core.networks import RNN
+from reactivation_core.protocols import agreement
 
 CELLS, SIDE = 32, 91
 
@@ -49,7 +50,7 @@ def noisy(ideal):
 
 @pytest.fixture(scope="module")
 def manifold(ideal, noisy):
-    return mechanism.Manifold(ideal, noisy[0])
+    return manifolds.Plane(ideal, noisy[0])
 
 
 def linear(a, n=40_000, dimension=6):
@@ -61,9 +62,9 @@ def linear(a, n=40_000, dimension=6):
 
 def test_waking_keeps_the_noise_beside_the_activity(tiny_ensemble, generator):
     one = tiny_ensemble[0]
-    waking = mechanism.waking(one, 4, 7, generator)
+    waking = agreement.waking(one, 4, 7, generator)
     before = waking.r[:, :-1].flatten(0, 1)
-    moved = before + mechanism.drift(one, before, waking.ds[:, :-1].flatten(0, 1))
+    moved = before + dynamics.step(one, before, ds=waking.ds[:, :-1].flatten(0, 1)) - before
     torch.testing.assert_close(moved, (waking.r - waking.noise)[:, 1:].flatten(0, 1))
     torch.testing.assert_close(waking.s[:, 1:], (waking.s + waking.ds)[:, :-1])
     assert waking.noise.std() == pytest.approx(0.01, rel=0.1)
@@ -73,47 +74,47 @@ def test_waking_keeps_the_noise_beside_the_activity(tiny_ensemble, generator):
 
 def test_waking_names_what_it_expected(tiny_ensemble, generator):
     with pytest.raises(ValueError, match="expected one network, got 3"):
-        mechanism.waking(tiny_ensemble, 2, 2, generator)
+        agreement.waking(tiny_ensemble, 2, 2, generator)
     silent = replace(tiny_ensemble[0], experiment=tiny_ensemble.experiment.vary(sigma=0.0))
     with pytest.raises(ValueError, match="expected noise sigma > 0"):
-        mechanism.waking(silent, 2, 2, generator)
+        agreement.waking(silent, 2, 2, generator)
 
 
 def test_a_manifold_of_another_task_is_refused():
     experiment = experiments.get("head-direction-unbiased").vary(n_units=8)
     one = phases.untrained(experiment, 1, torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match="expected a network of the position task"):
-        mechanism.Manifold(one, torch.rand(10, 8))
+        manifolds.Plane(one, torch.rand(10, 8))
 
 
 def test_drift_without_input_is_a_step_without_input_or_noise(tiny_ensemble):
     r = torch.rand(5, 16)
     one = tiny_ensemble[1]
     step = one.network.step(r[None], torch.zeros(1, 5, 2), 0.0)[0]
-    torch.testing.assert_close(mechanism.drift(one, r), step - r)
+    torch.testing.assert_close(dynamics.step(one, r) - r, step - r)
 
 
 @pytest.mark.parametrize("a", [0.0, 0.5, 0.8])
 def test_the_slope_of_a_linear_system_is_one_over_one_plus_a(a):
     r, xi = linear(a)
     exact, g = -(1 - a**2) * r, -(1 - a) * r
-    assert mechanism.agreement(g, exact) == pytest.approx((1, 1 / (1 + a)))
-    assert mechanism.stein_agreement(g, exact, xi) == pytest.approx((1, 1 / (1 + a)), rel=0.02)
+    assert agreement.agreement(g, exact) == pytest.approx((1, 1 / (1 + a)))
+    assert agreement.stein_agreement(g, exact, xi) == pytest.approx((1, 1 / (1 + a)), rel=0.02)
     # The scale of the estimate falls out.
-    assert mechanism.stein_agreement(g, 3 * exact, xi) == pytest.approx((1, 1 / (1 + a)), rel=0.02)
-    assert mechanism.denoising_loss(exact, xi) == pytest.approx(a**2, abs=0.02)
-    assert mechanism.explained_at_most(exact, xi) == pytest.approx(2, rel=0.02)
-    assert mechanism.explained_at_most(10 * exact, xi) == pytest.approx(0.2, rel=0.02)
+    assert agreement.stein_agreement(g, 3 * exact, xi) == pytest.approx((1, 1 / (1 + a)), rel=0.02)
+    assert agreement.denoising_loss(exact, xi) == pytest.approx(a**2, abs=0.02)
+    assert agreement.explained_at_most(exact, xi) == pytest.approx(2, rel=0.02)
+    assert agreement.explained_at_most(10 * exact, xi) == pytest.approx(0.2, rel=0.02)
 
 
 def test_steins_cosine_is_an_upper_bound_for_a_poor_estimate():
     r, xi = linear(0.5)
     g = -r + 2 * r.roll(1, 0)
-    exact = mechanism.agreement(g, -0.75 * r).cosine
+    exact = agreement.agreement(g, -0.75 * r).cosine
     poor = -0.75 * r + normal(*r.shape, seed=3)
-    assert mechanism.stein_agreement(g, -0.75 * r, xi).cosine == pytest.approx(exact, rel=0.03)
-    assert mechanism.stein_agreement(g, poor, xi).cosine > 1.2 * exact
-    assert mechanism.agreement(g, poor).cosine < 0.9 * exact
+    assert agreement.stein_agreement(g, -0.75 * r, xi).cosine == pytest.approx(exact, rel=0.03)
+    assert agreement.stein_agreement(g, poor, xi).cosine > 1.2 * exact
+    assert agreement.agreement(g, poor).cosine < 0.9 * exact
 
 
 def test_the_manifold_is_found(ideal, manifold, noisy):
@@ -129,7 +130,7 @@ def test_the_manifold_is_found(ideal, manifold, noisy):
     ds, cells = 1e-3 * torch.randn(s.shape, generator=torch.Generator().manual_seed(4)), ideal.task.cells
     moved = (cells.tuning((s + ds)[None]) - cells.tuning((s - ds)[None]))[0] / 2
     torch.testing.assert_close(manifold.asked(s, ds), moved.double(), atol=1e-6, rtol=1e-2)
-    basis = mechanism.orthonormal(manifold.tangents(s))
+    basis = manifolds.orthonormal(manifold.tangents(s))
     torch.testing.assert_close((basis[0] * basis[1]).sum(-1), torch.zeros(300, dtype=torch.float64), atol=1e-6, rtol=0)
     torch.testing.assert_close(basis.norm(dim=-1), torch.ones(2, 300, dtype=torch.float64))
     # What is left after the search is across, away from the edges.
@@ -137,7 +138,7 @@ def test_the_manifold_is_found(ideal, manifold, noisy):
     place = manifold.place(r)
     rest = r - manifold(place)
     inside = (place.abs() < 1.0).all(-1)
-    tangential = mechanism.along(mechanism.orthonormal(manifold.tangents(place)), rest)[inside].square().sum(-1).mean()
+    tangential = manifolds.along(manifolds.orthonormal(manifold.tangents(place)), rest)[inside].square().sum(-1).mean()
     # Of the noise, two units have 2 v.
     assert tangential < 0.2 * v
     assert rest[inside].square().sum(-1).mean() == pytest.approx((CELLS - 2) * v, rel=0.1)
@@ -149,37 +150,37 @@ def test_the_score_along_the_manifold_is_that_of_the_mixture(ideal, manifold):
     v = 4 * network.density.v
     mixture = theory.Mixture(network.density.points, v, weights)
     s = 0.6 * (2 * torch.rand(200, 2, generator=torch.Generator().manual_seed(4)) - 1)
-    basis = mechanism.orthonormal(manifold.tangents(s))
-    exact = mechanism.along(basis, mixture.score(network.encode(ideal.task.cells.tuning(s[None])[0])))
+    basis = manifolds.orthonormal(manifold.tangents(s))
+    exact = manifolds.along(basis, mixture.score(network.encode(ideal.task.cells.tuning(s[None])[0])))
 
     def density(s):
         return np.exp(-(s.astype(float) ** 2).sum(-1) / (2 * 0.4**2))
 
     found = manifold.score_along(density, s)
-    torch.testing.assert_close(mechanism.along(basis, found), found, atol=1e-6, rtol=1e-4)
-    cosine, slope = mechanism.agreement(found, exact)
+    torch.testing.assert_close(manifolds.along(basis, found), found, atol=1e-6, rtol=1e-4)
+    cosine, slope = agreement.agreement(found, exact)
     assert cosine > 0.95 and slope == pytest.approx(1, abs=0.15)
 
 
 def test_the_denoiser_finds_the_exact_score(ideal, manifold, noisy):
     r, xi = noisy
-    denoiser = mechanism.Denoiser(r, xi, manifold, torch.Generator().manual_seed(5))
+    denoiser = agreement.Denoiser(r, xi, manifold, torch.Generator().manual_seed(5))
     density = ideal.network.density
     m = density.points[torch.randint(len(density.points), (3000,), generator=torch.Generator().manual_seed(6))]
     fresh = math.sqrt(density.v) * normal(*m.shape, seed=7)
     exact, found = theory.drift(density, m + fresh, density.v), denoiser(m + fresh)
-    cosine, slope = mechanism.agreement(exact, found)
+    cosine, slope = agreement.agreement(exact, found)
     assert cosine > 0.95 and slope == pytest.approx(1, abs=0.05)
-    least, reached = mechanism.denoising_loss(exact, fresh), mechanism.denoising_loss(found, fresh)
+    least, reached = agreement.denoising_loss(exact, fresh), agreement.denoising_loss(found, fresh)
     assert least < reached < least + 0.1
-    product = -mechanism.explained_at_most(exact, fresh) * exact.square().sum() / 2
+    product = -agreement.explained_at_most(exact, fresh) * exact.square().sum() / 2
     torch.testing.assert_close(-product, exact.square().sum(), rtol=0.05, atol=0)
     assert denoiser.losses[denoiser.kind] < denoiser.losses["normal"]
 
 
 def test_regression_finds_coefficients_and_the_share_explained():
     one, two, rest = normal(4000, 3), normal(4000, 3, seed=1), normal(4000, 3, seed=2)
-    fit = mechanism.regress(2 * one - two + rest, one, two)
+    fit = agreement.regress(2 * one - two + rest, one, two)
     assert fit.coefficients == pytest.approx([2, -1], abs=0.05)
     assert fit.explained == pytest.approx(5 / 6, abs=0.02)
 
@@ -189,29 +190,29 @@ def test_a_displacement_decays_by_the_leak_in_a_network_without_recurrence(tiny_
     network = RNN({name: torch.zeros(shape) for name, shape in shapes.items()}, experiment.tau, experiment.dt)
     silent = replace(tiny_ensemble[0], network=network)
     delta = torch.randn(5, 16)
-    left, share = mechanism.decay(silent, torch.rand(5, 16), delta, 4)
+    left, share = agreement.decay(silent, torch.rand(5, 16), delta, 4)
     torch.testing.assert_close(share, 0.8 ** torch.arange(5.0))
-    assert mechanism.agreement(left[1] - delta, delta).slope == pytest.approx(-0.2, rel=1e-4)
+    assert agreement.agreement(left[1] - delta, delta).slope == pytest.approx(-0.2, rel=1e-4)
 
 
-@pytest.mark.parametrize("kind, first", [(theory.IdealNetwork, 0.0), (mechanism.LeakyIdealNetwork, 0.8)])
+@pytest.mark.parametrize("kind, first", [(theory.IdealNetwork, 0.0), (theory.LeakyIdealNetwork, 0.8)])
 def test_a_displacement_across_decays_as_the_denoiser_has_it(kind, first, manifold):
     ensemble = make(kind)
     s = 0.5 * (2 * torch.rand(200, 2, generator=torch.Generator().manual_seed(8)) - 1)
-    unit = mechanism.directions(manifold, s, manifold.span[:, :8], torch.Generator().manual_seed(9))
-    basis = mechanism.orthonormal(manifold.tangents(s))
+    unit = agreement.directions(manifold, s, manifold.span[:, :8], torch.Generator().manual_seed(9))
+    basis = manifolds.orthonormal(manifold.tangents(s))
     for name, x in unit.items():
         torch.testing.assert_close(x.norm(dim=-1), torch.ones(200, dtype=x.dtype))
-        tangential = mechanism.along(basis, x).norm(dim=-1)
+        tangential = manifolds.along(basis, x).norm(dim=-1)
         torch.testing.assert_close(tangential, torch.full_like(tangential, float(name == "along")), atol=1e-6, rtol=0)
     m, size = manifold(s), math.sqrt(ensemble.network.density.v)
-    assert mechanism.decay(ensemble, m, size * unit["across"], 1)[1][1] == pytest.approx(first, abs=0.05)
-    assert mechanism.decay(ensemble, m, size * unit["along"], 1)[1][1] == pytest.approx(1, abs=0.1)
+    assert agreement.decay(ensemble, m, size * unit["across"], 1)[1][1] == pytest.approx(first, abs=0.05)
+    assert agreement.decay(ensemble, m, size * unit["along"], 1)[1][1] == pytest.approx(1, abs=0.1)
 
 
 def test_the_dual_of_tangents_reads_them_off():
     T = normal(2, 5, 12)
-    product = torch.einsum("ani,bni->nab", mechanism.dual(T), T)
+    product = torch.einsum("ani,bni->nab", manifolds.dual(T), T)
     torch.testing.assert_close(product, torch.eye(2, dtype=T.dtype).expand(5, 2, 2), rtol=0, atol=1e-10)
 
 

@@ -5,23 +5,65 @@ more than their tolerance; with other parameters there is nothing to compare. `r
 the reference, and then the measurements are written instead.
 """
 
+import ast
 import io
+import itertools
 import json
 import math
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 import numpy as np
+import torch
 from IPython.display import Markdown
 
-from reactivation_core import claims, statistics, store
-from reactivation_core.claims import Measurement, Results
-from reactivation_core.phases import Ensemble
+from reactivation_core import phases, statistics, store
+from reactivation_core.edition import claims
+from reactivation_core.edition.claims import Measurement, Results
+from reactivation_core.phases import Ensemble, Phase
+
+BOOK = Path(__file__).resolve().parents[3] / "book"
 
 # Set by `reactivation run-chapters` to make a run the reference.
 RECORD = "REACTIVATION_RECORD"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One of the ensembles that a chapter compares; its measurements carry the condition's suffix."""
+
+    chapter: "Chapter"
+    suffix: str
+    ensemble: Ensemble
+
+    def wake(
+        self,
+        n_trajectories: int,
+        n_steps: int,
+        generator: torch.Generator,
+        noise_scale: float = 1.0,
+        record: Iterable[str] = ("decoded",),
+    ) -> Phase:
+        """As `phases.active`."""
+        return phases.active(self.ensemble, n_trajectories, n_steps, generator, noise_scale, record)
+
+    def sleep(
+        self,
+        n_trajectories: int,
+        n_steps: int,
+        generator: torch.Generator,
+        c: float = 2.0,
+        record: Iterable[str] = ("decoded",),
+    ) -> Phase:
+        """As `phases.sleep`."""
+        return phases.sleep(self.ensemble, n_trajectories, n_steps, generator, c, record)
+
+    def measure(self, name: str, values: np.ndarray, unit: str = "", tolerance: float = 0.02) -> Measurement:
+        """As `Chapter.measure`, under the name with the condition's suffix."""
+        return self.chapter.measure(name + self.suffix, values, unit, tolerance)
 
 
 class Chapter:
@@ -29,13 +71,21 @@ class Chapter:
 
     Args:
         name: `part/chapter`, as in the table of contents.
-        parameters: the values of the cell tagged `parameters`.
+        namespace: the notebook's `globals()` after its imports, which holds the values of the cell tagged `parameters`.
 
     Raises:
-        ValueError: if a parameter is not a finite number >= 0, or one named `n_…` or `seed` not a whole one.
+        ValueError: if a parameter is not a finite number >= 0, or one named `n_…` or `seed` not a whole one, or the
+            namespace holds a number that is no parameter, as a misspelt one would be.
     """
 
-    def __init__(self, name: str, **parameters: object):
+    def __init__(self, name: str, namespace: dict[str, object] | None = None, **parameters: object):
+        if namespace is not None:
+            names = parameter_names(BOOK / f"{name}.ipynb")
+            given = {key: value for key, value in namespace.items() if type(value) in (int, float)}
+            unknown = [key for key in given if key not in names and not key.startswith("_")]
+            if unknown:
+                raise ValueError(f"expected parameters among {', '.join(names)}, got {', '.join(unknown)}")
+            parameters = {key: namespace[key] for key in names}
         for key, value in parameters.items():
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not (number and math.isfinite(value) and value >= 0):
@@ -46,22 +96,40 @@ class Chapter:
         self.name, self.parameters = name, parameters
         self.ensembles: dict[str, str] = {}
         self.measurements: dict[str, Measurement] = {}
+        self._loaded: dict[str, Ensemble] = {}
+
+    def generator(self, offset: int = 0) -> torch.Generator:
+        """Random numbers from the parameter `seed`, plus an offset."""
+        return torch.Generator().manual_seed(self.parameters["seed"] + offset)
 
     def ensemble(self, name: str) -> Ensemble:
         """Read an ensemble and remember which file it came from."""
-        ensemble = store.load(name)
-        self.ensembles[name] = ensemble.sha256
-        return ensemble
+        if name not in self._loaded:
+            self._loaded[name] = store.load(name)
+            self.ensembles[name] = self._loaded[name].sha256
+        return self._loaded[name]
 
-    def measure(self, name: str, values: np.ndarray, unit: str = "", tolerance: float = 0.02) -> statistics.Interval:
+    def conditions(self, pattern: str, **options: Iterable[str]) -> dict:
+        """Ensembles by name: `"position-noisy-{bias}{law}"` with `bias=("unbiased", "biased"), law=("", "-uniform")`
+        has the keys `("unbiased", "")`, …; with one option a key is its value. A suffix is `_unbiased_uniform`."""
+        found = {}
+        for values in itertools.product(*options.values()):
+            suffix = "".join(f"_{value.strip('-')}" for value in values if value)
+            ensemble = self.ensemble(pattern.format(**dict(zip(options, values, strict=True))))
+            found[values if len(values) > 1 else values[0]] = Condition(self, suffix, ensemble)
+        return found
+
+    def measure(self, name: str, values: np.ndarray, unit: str = "", tolerance: float = 0.02) -> Measurement:
         """Remember one value per network; returns their mean and 95 % interval.
 
         Raises:
-            ValueError: for a value that is not finite.
+            ValueError: for a value that is not finite, or a name that was measured before.
         """
         values = np.asarray(values, dtype=float)
         if not np.isfinite(values).all():
             raise ValueError(f"expected finite values of {name}, got {values}")
+        if name in self.measurements:
+            raise ValueError(f"expected a name for each measurement, got {name} twice")
         interval = statistics.interval(values)
         self.measurements[name] = Measurement(
             **{key: float(f"{value:.6g}") for key, value in interval._asdict().items()},
@@ -69,7 +137,7 @@ class Chapter:
             unit=unit,
             tolerance=tolerance,
         )
-        return interval
+        return self.measurements[name]
 
     def provenance(self) -> Markdown:
         """Which networks, parameters and day the chapter's figures are of."""
@@ -87,21 +155,16 @@ class Chapter:
     def table(self) -> Markdown:
         """The chapter's claims with what was measured, rounded; where a claim was measured with the released code's
         uniform noise too, that stands below it."""
-        rows = [
-            "| claim | source | test | measured | 95 % interval | verdict |",
-            "|---|---|---|---|---|---|",
-        ]
+        rows = []
         for claim in self._claims():
             for suffix, about in (
-                ("", f"{claim.statement} | {claim.source}"),
-                (claims.UNIFORM, "— with uniform noise |"),
+                ("", (claim.statement, claim.source)),
+                (claims.UNIFORM, ("— with uniform noise", "")),
             ):
                 if m := self.measurements.get(claim.metric + suffix):
-                    rows.append(
-                        f"| {about} | {claim.test} {claim.threshold:g} {m.unit}"
-                        f" | {m.mean:.3g} | {m.low:.3g} to {m.high:.3g} | {claims.verdict(claim, m)} |"
-                    )
-        return Markdown("\n".join(rows))
+                    test = f"{claim.test} {claim.threshold:g} {m.unit}".strip()
+                    rows.append((*about, test, m.mean, f"{m.low:.3g} to {m.high:.3g}", claims.verdict(claim, m)))
+        return table(("claim", "source", "test", "measured", "95 % interval", "verdict"), *rows)
 
     def beside(self, columns: Iterable[str], *rows: tuple[str | float | None, ...]) -> Markdown:
         """Measurements side by side, means with 95 % intervals. A row is a text, and for every column a measurement's
@@ -109,21 +172,12 @@ class Chapter:
 
         Raises:
             KeyError: for a name that was not measured.
-            ValueError: for a row of another length.
         """
-        lines = [["", *columns]]
-        lines.append(["---"] * len(lines[0]))
-        for row in rows:
-            if len(row) != len(lines[0]):
-                raise ValueError(f"expected a row of {len(lines[0])} cells, got {row}")
-            text, *cells = row
-            lines.append([text, *map(self._cell, cells)])
-        return Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
-
-    def _cell(self, cell: str | float | None) -> str:
-        if cell is None:
-            return ""
-        return str(self.measurements[cell]) if isinstance(cell, str) else f"{cell:.3g}"
+        named = [
+            (text, *(self.measurements[cell] if isinstance(cell, str) else cell for cell in cells))
+            for text, *cells in rows
+        ]
+        return table(("", *columns), *named)
 
     def finish(self) -> None:
         """Print the verdicts; write the measurements if this run is the reference, else compare them with it.
@@ -155,6 +209,34 @@ class Chapter:
 
     def _claims(self) -> list[claims.Claim]:
         return [claim for claim in claims.load() if claim.chapter == self.name]
+
+
+def table(columns: Iterable[str], *rows: Iterable[str | float | Measurement | None]) -> Markdown:
+    """A table: numbers to three digits, measurements as mean and interval, None as an empty cell.
+
+    Raises:
+        ValueError: for a row of another length.
+    """
+    columns = list(columns)
+    lines = [columns, ["---"] * len(columns)]
+    for row in map(list, rows):
+        if len(row) != len(columns):
+            raise ValueError(f"expected a row of {len(columns)} cells, got {row}")
+        lines.append(["" if x is None else f"{x:.3g}" if isinstance(x, int | float) else str(x) for x in row])
+    return Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+
+def parameter_names(notebook: Path) -> list[str]:
+    """The names that the cell tagged `parameters` of a notebook assigns, in its order.
+
+    Raises:
+        ValueError: if the notebook has no such cell.
+    """
+    for cell in json.loads(notebook.read_text())["cells"]:
+        if "parameters" in cell["metadata"].get("tags", ()):
+            tree = ast.parse("".join(cell["source"]))
+            return [target.id for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    raise ValueError(f"expected a cell tagged `parameters` in {notebook}, got none")
 
 
 def _differences(mine: Results, reference: Results) -> list[str]:

@@ -1,0 +1,1 @@
+"""What exists for the book alone: its claims, its chapters, and their running."""
