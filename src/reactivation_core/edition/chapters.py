@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import os
+import string
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
@@ -111,11 +112,14 @@ class Chapter:
 
     def conditions(self, pattern: str, **options: Iterable[str]) -> dict:
         """Ensembles by name: `"position-noisy-{bias}{law}"` with `bias=("unbiased", "biased"), law=("", "-uniform")`
-        has the keys `("unbiased", "")`, …; with one option a key is its value. A suffix is `_unbiased_uniform`."""
+        has the keys `("unbiased", "")`, …; with one option a key is its value. A suffix, as `_unbiased_uniform`,
+        has the order of the pattern."""
         found = {}
         for values in itertools.product(*options.values()):
-            suffix = "".join(f"_{value.strip('-')}" for value in values if value)
-            ensemble = self.ensemble(pattern.format(**dict(zip(options, values, strict=True))))
+            chosen = dict(zip(options, values, strict=True))
+            named = (chosen[field].strip("-") for _, field, _, _ in string.Formatter().parse(pattern) if field)
+            suffix = "".join(f"_{value}" for value in named if value)
+            ensemble = self.ensemble(pattern.format(**chosen))
             found[values if len(values) > 1 else values[0]] = Condition(self, suffix, ensemble)
         return found
 
