@@ -18,8 +18,7 @@ def generator():
 def tiny_experiment(request):
     """A small copy of an experiment; parametrise indirectly by its name, else the position task's."""
     experiment = experiments.get(getattr(request, "param", "position-noisy-unbiased"))
-    task = experiment.task.model_dump() | {"n_cells": 24}
-    return experiment.vary(task=task, n_units=16, n_steps=12, batch_size=10, n_batches=40)
+    return experiment.vary(task={"n_cells": 24}, n_units=16, n_steps=12, batch_size=10, n_batches=40)
 
 
 @pytest.fixture

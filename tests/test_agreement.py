@@ -11,7 +11,7 @@ from reactivation_core import dynamics, experiments, manifolds, phases, theory
 from reactivation_core.networks import RNN
 from reactivation_core.protocols import agreement
 
-CELLS, SIDE = 32, 91
+CELLS = 32
 
 
 def normal(*shape, seed=0):
@@ -19,19 +19,9 @@ def normal(*shape, seed=0):
 
 
 def make(kind):
-    generator = torch.Generator().manual_seed(0)
     base = experiments.get("position-noisy-unbiased")
-    task = base.task.model_dump() | {"n_cells": CELLS, "width": 0.4}
-    experiment = base.vary(task=task, n_units=CELLS, sigma=0.08)
-    task = experiment.task.draw(1, generator)
-    axis = torch.linspace(-1.1, 1.1, SIDE)
-    network = kind(
-        lambda s: task.cells.tuning(s[None])[0],
-        torch.cartesian_prod(axis, axis),
-        torch.linalg.qr(normal(CELLS, CELLS))[0],
-        experiment.sigma**2 * experiment.dt,
-    )
-    return phases.Ensemble(experiment, task, network)
+    experiment = base.vary(task={"n_cells": CELLS, "width": 0.4}, n_units=CELLS, sigma=0.08)
+    return phases.ideal(experiment, 91, torch.Generator().manual_seed(0), kind=kind)
 
 
 @pytest.fixture(scope="module")

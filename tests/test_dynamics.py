@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from reactivation_core import dynamics, experiments, manifolds, phases, theory
+from reactivation_core import dynamics, experiments, manifolds, phases
 from reactivation_core.networks import GRU
 
 N = 12
@@ -95,11 +95,8 @@ def test_noise_on_a_leak_alone_has_the_closed_form(tiny_experiment, generator):
 def ideal(generator):
     """The ideal head-direction network, on points closer than its noise is wide."""
     base = experiments.get("head-direction-unbiased")
-    small = base.vary(task=base.task.model_dump() | {"n_cells": 24}, n_units=24, sigma=0.1 / math.sqrt(0.02))
-    task, _ = small.draw(1, generator)
-    D = torch.linalg.qr(torch.randn(24, 24, generator=generator, dtype=torch.float64))[0]
-    s = torch.linspace(-math.pi, math.pi, 401)[:-1, None]
-    return phases.Ensemble(small, task, theory.IdealNetwork(lambda s: task.cells.tuning(s[None])[0], s, D, 0.01))
+    small = base.vary(task={"n_cells": 24}, n_units=24, sigma=0.1 / math.sqrt(0.02))
+    return phases.ideal(small, 400, generator)
 
 
 def test_the_ring_is_found_in_noisy_activity(ideal, generator):

@@ -121,6 +121,7 @@ ANIMAL = {"kind": "position", "motion": {"dt": 0.02}}
         ({"n_batches": 0}, "n_batches"),
         ({"network": "lstm"}, "network: .*'rnn' or 'gru', got 'lstm'"),
         ({"noise": "cauchy"}, "noise: .*'gaussian' or 'uniform'"),
+        ({"sigma": {"n_cells": 4}}, "sigma: .* valid number"),
         ({"sgima": 0.1}, "sgima: Extra inputs are not permitted"),
         ({"task": {"kind": "smell"}}, "task: .*'position', 'head-direction'"),
         ({"task": ANIMAL | {"n_cells": 2}}, "task.position.n_cells"),
@@ -133,6 +134,13 @@ def test_bad_settings_are_named_in_one_line(changes, named):
     with pytest.raises(ValueError, match=f"^invalid experiment settings: {named}") as error:
         experiments.get("position-noisy-unbiased").vary(**changes)
     assert "\n" not in str(error.value)
+
+
+def test_settings_within_settings_vary_by_name():
+    experiment = experiments.get("head-direction-biased")
+    varied = experiment.vary(task={"n_cells": 64, "motion": {"dt": 0.01}})
+    assert (varied.task.n_cells, varied.dt) == (64, 0.01)
+    assert varied.task.motion.counter_clockwise and varied.vary(task=experiment.task.model_dump()) == experiment
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"name": "x"}', "null"])

@@ -204,3 +204,43 @@ def test_units_that_only_decay_end_at_zero_and_not_as_subnormal_numbers(tiny_ens
     assert states[states > 0].min() > torch.finfo(torch.float32).tiny
     path = dynamics.flow(one[0], start[0], 500)
     assert path[:10].all() and not path[-1].any() and path[path > 0].min() > torch.finfo(torch.float32).tiny
+
+
+@pytest.fixture
+def ideal(tiny_experiment):
+    """An ideal network as ensembles have it, by the name of its task."""
+    return phases.ideal(tiny_experiment.vary(n_units=24), 40, seeded())
+
+
+@pytest.mark.parametrize("tiny_experiment", [KINDS[0], KINDS[2]], indirect=True)
+def test_the_ideal_network_is_an_ensemble_of_one(ideal):
+    assert len(ideal) == len(ideal[0]) == len(ideal[:1]) == len(list(ideal)) == 1
+    runs = [active(one, 4, 12, seeded(), record=phases.RECORDS) for one in (ideal, ideal[0], next(iter(ideal)))]
+    for run in runs[1:]:
+        torch.testing.assert_close(run.states, runs[0].states, rtol=0, atol=0)
+    with pytest.raises(ValueError, match="expected the one network there is"):
+        ideal[1:]
+    with pytest.raises(IndexError):
+        ideal[1]
+
+
+@pytest.mark.parametrize("tiny_experiment", [KINDS[0], KINDS[2]], indirect=True)
+def test_the_ideal_network_represents_its_states(ideal):
+    network = ideal.network
+    torch.testing.assert_close(network.D @ network.D.mT, torch.eye(24, dtype=torch.float64))
+    f = ideal.task.cells.tuning(network.s[None])[0].double()
+    torch.testing.assert_close(network.readout(network.density.points), f)
+    assert network.density.v == pytest.approx(ideal.experiment.sigma**2 * ideal.experiment.dt)
+
+
+@pytest.mark.parametrize("tiny_experiment", [KINDS[0], KINDS[2]], indirect=True)
+def test_the_ideal_network_moves_whole(ideal):
+    moved = ideal.to("meta")
+    tensors = [*moved.network.buffers(), *moved.task.buffers()]
+    assert len(tensors) >= 6 and all(x.device.type == "meta" for x in tensors)
+    assert moved.network.density.points is dict(moved.network.named_buffers())["density.points"]
+
+
+def test_the_ideal_network_refuses_a_readout_of_another_shape(tiny_experiment):
+    with pytest.raises(ValueError, match=r"expected a readout of shape \(24, 16\), got \(24, 24\)"):
+        phases.ideal(tiny_experiment, 4, seeded())

@@ -230,14 +230,8 @@ def test_bounds_are_in_order(n, surplus):
 def head(generator):
     """The ideal network of a head-direction task whose head turns slowly, with its experiment."""
     experiment = experiments.get("head-direction-unbiased")
-    task = experiment.task.model_dump() | {"n_cells": 32}
-    task["motion"]["turning"] = 2.0
-    experiment = experiment.vary(task=task, n_units=40, sigma=0.5)
-    task = experiment.task.draw(1, generator)
-    s = torch.arange(256, dtype=torch.float64)[:, None] * (2 * math.pi / 256) - math.pi
-    D = torch.linalg.qr(normal(40, 32))[0].mT
-    network = IdealNetwork(task.cells.tuning, s, D, experiment.sigma**2 * experiment.dt)
-    return phases.Ensemble(experiment, task, network)
+    experiment = experiment.vary(task={"n_cells": 32, "motion": {"turning": 2.0}}, n_units=40, sigma=0.5)
+    return phases.ideal(experiment, 256, generator, torch.linalg.qr(normal(40, 32))[0].mT)
 
 
 def test_ideal_network_is_eq_18(head):
@@ -246,18 +240,20 @@ def test_ideal_network_is_eq_18(head):
     still, noise = torch.zeros(20, 1), normal(20, 40, seed=1)
     torch.testing.assert_close(network.step(r, still, 0), r + theory.drift(network.density, r, v))
     torch.testing.assert_close(network.step(r, still, noise) - network.step(r, still, 0), noise)
-    torch.testing.assert_close(network.readout(network.density.points), head.task.cells.tuning(network.s))
+    f = head.task.cells.tuning(network.s)
+    torch.testing.assert_close(network.readout(network.density.points), f.double())
     # A state known for certain, moved by a small change.
-    certain = IdealNetwork(head.task.cells.tuning, network.s, network.D, 1e-6)
+    s = network.s.double()
+    certain = IdealNetwork(head.task.cells.tuning, s, network.D, 1e-6)
     moved = certain.step(certain.density.points, torch.full((256, 1), 1e-4), 0)
-    expected = certain.encode(head.task.cells.tuning(network.s + 1e-4))
+    expected = certain.encode(head.task.cells.tuning(s + 1e-4))
     assert (moved - expected).norm() < 1e-3 * (expected - certain.density.points).norm()
 
 
 def test_ideal_network_runs_awake_and_asleep_and_tracks(head, generator):
     awake = phases.active(head, 400, 40, generator, record=("states",))
-    posterior = head.network.density.posterior(awake.states[0])
-    bearing = torch.atan2(posterior @ head.network.s.sin(), posterior @ head.network.s.cos())
+    posterior, s = head.network.density.posterior(awake.states[0]), head.network.s.double()
+    bearing = torch.atan2(posterior @ s.sin(), posterior @ s.cos())
     error = circular.wrap(bearing - awake.s[0])[..., 0].square().mean(0)
     speed = head.network.tangents[0].norm(dim=-1).mean()
     predicted = head.network.density.v / speed**2 * torch.arange(1, 41)
@@ -268,18 +264,16 @@ def test_ideal_network_runs_awake_and_asleep_and_tracks(head, generator):
 
 def test_ideal_network_on_the_box(generator):
     experiment = experiments.get("position-noisy-unbiased")
-    experiment = experiment.vary(task=experiment.task.model_dump() | {"n_cells": 128}, n_units=128, sigma=0.2)
-    task, v = experiment.task.draw(1, generator), experiment.sigma**2 * experiment.dt
-    axis = torch.linspace(-1.1, 1.1, 81)
-    points = torch.cartesian_prod(axis, axis)
-    network = IdealNetwork(lambda s: task.cells.tuning(s[None])[0], points, torch.eye(128), v)
-    awake = phases.active(phases.Ensemble(experiment, task, network), 100, 10, generator, record=("states",))
-    estimate = network.density.posterior(awake.states[0]) @ points.double()
+    experiment = experiment.vary(task={"n_cells": 128}, n_units=128, sigma=0.2)
+    ensemble = phases.ideal(experiment, 81, generator)
+    network, points = ensemble.network, ensemble.network.s.double()
+    awake = phases.active(ensemble, 100, 10, generator, record=("states",))
+    estimate = network.density.posterior(awake.states[0]) @ points
     error = (estimate - awake.s[0]).square().sum(-1).mean(0)
     # Each step adds noise of covariance v G⁻¹ to the position, G = m'ᵀ m' where the animal is.
     metric = torch.einsum("ajn,bjn->jab", network.tangents, network.tangents)
-    added = v * torch.linalg.inv(metric).diagonal(dim1=-1, dim2=-2).sum(-1)
-    nearest = torch.cdist(awake.s[0].double(), points.double()).argmin(-1)
+    added = network.density.v * torch.linalg.inv(metric).diagonal(dim1=-1, dim2=-2).sum(-1)
+    nearest = torch.cdist(awake.s[0].double(), points).argmin(-1)
     predicted = added[nearest].cumsum(1).mean(0)
     assert error.sqrt()[3:] == pytest.approx(predicted.sqrt()[3:], rel=0.1)
 

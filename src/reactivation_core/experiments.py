@@ -88,12 +88,13 @@ class Experiment(Settings):
         return self.task.motion.dt
 
     def vary(self, **changes) -> "Experiment":
-        """A validated copy with some settings changed.
+        """A validated copy with some settings changed; of settings within settings, as `task={"n_cells": 64}`, those
+        named.
 
         Raises:
             ValueError: naming the setting that is unknown or out of range.
         """
-        return parse(self.model_dump() | changes)
+        return parse(_merge(self.model_dump(), changes))
 
     def draw(self, n_networks: int, generator: torch.Generator) -> tuple[Task, Network]:
         """A task and untrained networks."""
@@ -104,6 +105,11 @@ class Experiment(Settings):
             n_networks, self.n_units, self.task.n_cells, task.n_inputs, self.tau, self.dt, generator
         )
         return task, network
+
+
+def _merge(settings: dict, changes: dict) -> dict:
+    both = (name for name, value in changes.items() if isinstance(value, dict) and isinstance(settings.get(name), dict))
+    return settings | changes | {name: _merge(settings[name], changes[name]) for name in both}
 
 
 def parse(settings: dict | str) -> Experiment:

@@ -20,7 +20,7 @@ from torch import Tensor
 from reactivation_core import noise
 from reactivation_core.experiments import Experiment
 from reactivation_core.networks import Network
-from reactivation_core.tasks import Task
+from reactivation_core.tasks import PositionTask, Task
 from reactivation_core.theory import IdealNetwork
 from reactivation_core.trajectories import Generators
 
@@ -78,6 +78,41 @@ class Phase:
 def untrained(experiment: Experiment, n_networks: int, generator: torch.Generator) -> Ensemble:
     """An ensemble with initial weights; the random network of Fig. 2e."""
     task, network = experiment.draw(n_networks, generator)
+    return Ensemble(experiment, task, network)
+
+
+def ideal(
+    experiment: Experiment,
+    n_points: int,
+    generator: torch.Generator,
+    D: Float[Tensor, "N_o N_r"] | None = None,
+    kind: type[IdealNetwork] = IdealNetwork,
+) -> Ensemble:
+    """The ideal network of an experiment's task and noise, `theory.IdealNetwork`: an ensemble of one.
+
+    Args:
+        n_points: states that the network knows, on a side of a grid over the box or around the ring. Those next to
+            each other should lie closer in activity than the noise is wide.
+        generator: draws the task, and the readout where none is given.
+        D: readout; a random orthogonal one if left out.
+        kind: the class of the network.
+
+    Raises:
+        ValueError: if the readout does not have the experiment's shape.
+    """
+    task, n_cells = experiment.task.draw(1, generator), experiment.task.n_cells
+    if D is None:
+        normal = torch.randn(n_cells, n_cells, generator=generator, dtype=torch.float64, device=generator.device)
+        D = torch.linalg.qr(normal).Q
+    if D.shape != (n_cells, experiment.n_units):
+        raise ValueError(f"expected a readout of shape {(n_cells, experiment.n_units)}, got {tuple(D.shape)}")
+    if isinstance(task, PositionTask):
+        edge = experiment.task.motion.box / 2
+        axis = torch.linspace(-edge, edge, n_points, device=generator.device)
+        s = torch.cartesian_prod(axis, axis)
+    else:
+        s = (torch.arange(n_points, device=generator.device) * (2 * math.pi / n_points) - math.pi)[:, None]
+    network = kind(lambda s: task.cells.tuning(s[None])[0], s, D, experiment.sigma**2 * experiment.dt)
     return Ensemble(experiment, task, network)
 
 

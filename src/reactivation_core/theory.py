@@ -22,10 +22,10 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 
-class Density:
+class Density(nn.Module):
     r"""A density $p(r)$ of activity with its score $\nabla \log p(r)$."""
 
     def log_prob(self, r: Float[Tensor, "*shape N"]) -> Float[Tensor, "*shape"]:
@@ -52,8 +52,10 @@ class Gaussian(Density):
     """
 
     def __init__(self, signal: Float[Tensor, " N"], v: float):
+        super().__init__()
         _check(v)
-        self.v, self.variance = v, signal.double() + v
+        self.v = v
+        self.register_buffer("variance", signal.double() + v)
 
     def log_prob(self, r):
         """Sum of normal log densities, axis by axis."""
@@ -81,12 +83,14 @@ class Mixture(Density):
     """
 
     def __init__(self, points: Float[Tensor, "J N"], v: float, weights: Float[Tensor, " J"] | None = None):
+        super().__init__()
         _check(v)
-        self.v, self.points = v, points.double()
+        self.v = v
         weights = points.new_ones(len(points)) if weights is None else weights
-        self.weights = weights.double() / weights.double().sum()
+        self.register_buffer("points", points.double())
+        self.register_buffer("weights", weights.double() / weights.double().sum())
         # Of log π_j N(r; m_j, v I), what depends on j but not on r.
-        self.offset = self.weights.log() - self.points.square().sum(-1) / (2 * v)
+        self.register_buffer("offset", self.weights.log() - self.points.square().sum(-1) / (2 * v))
 
     def posterior(self, r: Float[Tensor, "*shape N"]) -> Float[Tensor, "*shape J"]:
         r"""$p(m_j \mid r)$: how likely each point is to be the one that `r` is a noisy version of."""
@@ -122,6 +126,7 @@ class Circle(Density):
     """
 
     def __init__(self, radius: float, v: float, concentration: float = 0.0):
+        super().__init__()
         _check(v)
         self.radius, self.v, self.concentration = radius, v, concentration
 
@@ -247,7 +252,7 @@ def bounds(
     )
 
 
-class IdealNetwork:
+class IdealNetwork(nn.Module):
     r"""The network that *is* Eq. (18), for states on a set of points.
 
     It takes the state for one of the `J` points $s_j$, and knows which from $r$ alone. Its step,
@@ -256,7 +261,7 @@ class IdealNetwork:
        \qquad m_j = D^\dagger f(s_j), $$
 
     is Eq. (18) with the exact score of the mixture, and with $f'$ averaged over the states that $r$ may stand for.
-    `phases` runs it like any network; it is an ensemble of one, `S = 1`, and has no parts.
+    `phases` runs it like any network, and its `ideal` makes it for a task; it is an ensemble of one, `S = 1`.
 
     Args:
         f: tuning of the cells, from `(J, d)` to `(J, N_o)`.
@@ -270,11 +275,19 @@ class IdealNetwork:
     leak = 1.0
 
     def __init__(self, f: Callable[[Tensor], Tensor], s: Float[Tensor, "J d"], D: Float[Tensor, "N_o N_r"], v: float):
-        self.s, self.D, self.n_units = s, D.double(), D.shape[1]
+        super().__init__()
+        self.n_cells, self.n_units = D.shape
+        self.register_buffer("s", s)
+        self.register_buffer("D", D.double())
         self.density = Mixture(self.encode(f(s)), v)
         axes = torch.eye(s.shape[1], dtype=s.dtype, device=s.device)
         along = [torch.func.jvp(f, (s,), (axis.expand_as(s),))[1] for axis in axes]
-        self.tangents = torch.stack([self.encode(change) for change in along])
+        self.register_buffer("tangents", torch.stack([self.encode(change) for change in along]))
+
+    def __getitem__(self, index: slice) -> "IdealNetwork":
+        if len(range(self.n_networks)[index]) != 1:
+            raise ValueError(f"expected the one network there is, got {index}")
+        return self
 
     def encode(self, f: Float[Tensor, "*shape N_o"]) -> Float[Tensor, "*shape N_r"]:
         r"""Clean activity $D^\dagger f$."""
@@ -293,7 +306,7 @@ class IdealNetwork:
                 r = r + axis[..., None] * (posterior @ tangents)
         return r
 
-    def __call__(self, r: Tensor, ds: Float[Tensor, "1 B T d"], noise: Float[Tensor, "1 B T N_r"]) -> Tensor:
+    def forward(self, r: Tensor, ds: Float[Tensor, "1 B T d"], noise: Float[Tensor, "1 B T N_r"]) -> Tensor:
         """Activity after each of `T` steps, `(1, B, T, N_r)`."""
         states = []
         for t in range(ds.shape[2]):
