@@ -1,4 +1,4 @@
-"""Stop at once where the book's data are absent: pages show what lies there."""
+"""Stop at once where another folder is built than the book's, or its data are absent: pages show what lies there."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,10 @@ from sphinx.config import Config
 
 def check(app: Sphinx, config: Config) -> None:
     """Exit with one message; an exception would come with a traceback."""
-    folder = Path(app.srcdir).parent / "data"
+    source = Path(app.srcdir)
+    if source != Path(__file__).resolve().parents[1]:
+        sys.exit("expected the book's own folder: jupyter-book build book/")
+    folder = source.parent / "data"
     if not folder.is_dir():
         sys.exit(
             f"expected the folder {folder} beside the book, got none: clone the repository whole"
