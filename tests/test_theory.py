@@ -252,11 +252,8 @@ def test_ideal_network_is_eq_18(head):
 
 def test_ideal_network_runs_awake_and_asleep_and_tracks(head, generator):
     awake = phases.active(head, 400, 40, generator, record=("states",))
-    posterior, s = head.network.density.posterior(awake.states[0]), head.network.s.double()
-    bearing = torch.atan2(posterior @ s.sin(), posterior @ s.cos())
-    error = circular.wrap(bearing - awake.s[0])[..., 0].square().mean(0)
-    speed = head.network.tangents[0].norm(dim=-1).mean()
-    predicted = head.network.density.v / speed**2 * torch.arange(1, 41)
+    error = circular.wrap(head.network.bearing(awake.states[0]) - awake.s[0, ..., 0]).square().mean(0)
+    predicted = head.network.spread().mean() * torch.arange(1, 41)
     assert error[9::10] == pytest.approx(predicted[9::10], rel=0.25)
     asleep = phases.quiescent(head, 5, math.sqrt(2), awake.states[:, :, -1], generator, record=("states", "decoded"))
     assert asleep.decoded.shape == (1, 400, 5, 1)
@@ -271,8 +268,7 @@ def test_ideal_network_on_the_box(generator):
     estimate = network.density.posterior(awake.states[0]) @ points
     error = (estimate - awake.s[0]).square().sum(-1).mean(0)
     # Each step adds noise of covariance v G⁻¹ to the position, G = m'ᵀ m' where the animal is.
-    metric = torch.einsum("ajn,bjn->jab", network.tangents, network.tangents)
-    added = network.density.v * torch.linalg.inv(metric).diagonal(dim1=-1, dim2=-2).sum(-1)
+    added = network.spread().diagonal(dim1=-1, dim2=-2).sum(-1)
     nearest = torch.cdist(awake.s[0].double(), points).argmin(-1)
     predicted = added[nearest].cumsum(1).mean(0)
     assert error.sqrt()[3:] == pytest.approx(predicted.sqrt()[3:], rel=0.1)

@@ -306,6 +306,16 @@ class IdealNetwork(nn.Module):
                 r = r + axis[..., None] * (posterior @ tangents)
         return r
 
+    def bearing(self, r: Float[Tensor, "*shape N_r"]) -> Float[Tensor, "*shape"]:
+        """Of states that are bearings, the direction of the mean over the posterior, in radians."""
+        posterior, s = self.density.posterior(r), self.s.double()[:, 0]
+        return torch.atan2(posterior @ s.sin(), posterior @ s.cos())
+
+    def spread(self) -> Float[Tensor, "J d d"]:
+        r"""Covariance $v\,G(s_j)^{-1}$, $G = m'^\top m'$, by which one step's noise moves the estimate of the state, to
+        first order in $v$."""
+        return self.density.v * torch.linalg.inv(torch.einsum("ajn,bjn->jab", self.tangents, self.tangents))
+
     def forward(self, r: Tensor, ds: Float[Tensor, "1 B T d"], noise: Float[Tensor, "1 B T N_r"]) -> Tensor:
         """Activity after each of `T` steps, `(1, B, T, N_r)`."""
         states = []
