@@ -17,6 +17,7 @@ and slow ones.
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int
@@ -71,21 +72,27 @@ def flow(ensemble: Ensemble, r: Float[Tensor, "n N"], n_steps: int, bias: float 
 
 
 @torch.no_grad()
-def linear_variance(
-    ensemble: Ensemble, path: Float[Tensor, "T n N"], gradient: Float[Tensor, "d n N"], v: float
-) -> Float[Tensor, " n"]:
-    r"""Variance, summed over `d` quantities, that noise adds along a path without noise.
+def carried(
+    ensemble: Ensemble, path: Float[Tensor, "T n N"], gradient: Float[Tensor, "d n N"]
+) -> Iterator[Float[Tensor, "d n N"]]:
+    """$L_0, L_1, …$: what noise of the last step, of the one before, … back to the first adds to `d` quantities.
 
     Args:
         path: of `flow`.
         gradient: of each quantity at the path's end.
-        v: variance of the noise, per step and unit.
     """
-    total, L = path.new_zeros(path.shape[1]), gradient.to(path.dtype)
+    L = gradient.to(path.dtype)
     for r in path[:-1].flip(0):
-        total += v * L.square().sum((0, 2))
+        yield L
         L = _pull(ensemble, r, L)
-    return total
+
+
+def linear_variance(
+    ensemble: Ensemble, path: Float[Tensor, "T n N"], gradient: Float[Tensor, "d n N"], v: float
+) -> Float[Tensor, " n"]:
+    """Variance, summed over `d` quantities, that noise of variance `v` per step and unit adds along a path without
+    noise; the others as in `carried`."""
+    return sum(v * L.square().sum((0, 2)) for L in carried(ensemble, path, gradient))
 
 
 def _pull(ensemble: Ensemble, r: Tensor, L: Float[Tensor, "d n N"]) -> Float[Tensor, "d n N"]:

@@ -13,11 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from reactivation_core import circular
 from reactivation_core.phases import Ensemble
 
 
 class Manifold(ABC):
     r"""Clean activity $m(s)$ of one network."""
+
+    unit: str  # of the state
 
     @abstractmethod
     def __call__(self, s: Float[Tensor, "n d"]) -> Float[Tensor, "n N"]:
@@ -39,6 +42,10 @@ class Manifold(ABC):
     def gradient(self, r: Float[Tensor, "n N"]) -> Float[Tensor, "d n N"]:
         """Of `ray`, per unit of activity."""
 
+    def difference(self, a: Float[Tensor, "... d"], b: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+        """From the state `b` to the state `a`, the shorter way."""
+        return a - b
+
 
 class Plane(Manifold):
     r"""The network's own manifold of clean activity, $m(s) \approx E[r \mid s]$, fitted to waking activity.
@@ -57,6 +64,7 @@ class Plane(Manifold):
         ValueError: for another task.
     """
 
+    unit = "m"
     # Of fit and search; and the ridge, over the number of states.
     N_ROUNDS, RIDGE = 3, 1e-6
 
@@ -181,6 +189,8 @@ class Ring(Manifold):
         r: waking activity.
     """
 
+    unit = "rad"
+
     def __init__(self, ensemble: Ensemble, r: Float[Tensor, "n N"]):
         self.cells = ensemble.task.cells
         axes = torch.stack((self.cells.angles.cos(), self.cells.angles.sin()), -1).to(r.dtype)
@@ -214,6 +224,15 @@ class Ring(Manifold):
         vector = r @ self.axes
         across = torch.stack((-vector[:, 1], vector[:, 0]), -1)
         return (across / vector.square().sum(-1, keepdim=True) @ self.axes.T)[None]
+
+    def difference(self, a: Float[Tensor, "... 1"], b: Float[Tensor, "... 1"]) -> Float[Tensor, "... 1"]:
+        """From the bearing `b` to the bearing `a`, the shorter way round."""
+        return circular.wrap(a - b)
+
+
+def fit(ensemble: Ensemble, r: Float[Tensor, "n N"]) -> Manifold:
+    """The manifold of one network's waking activity: a `Ring` for head direction, else a `Plane`."""
+    return (Ring if ensemble.experiment.task.kind == "head-direction" else Plane)(ensemble, r)
 
 
 def dual(tangents: Float[Tensor, "d n N"]) -> Float[Tensor, "d n N"]:
