@@ -1,5 +1,6 @@
 import errno
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -7,9 +8,12 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Event
 
 import pytest
 import safetensors
@@ -110,23 +114,92 @@ def test_an_untrained_ensemble_is_not_written(tiny_ensemble, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("call, nth", [("fsync", 1), ("fsync", 2), ("replace", 1)])
-def test_a_full_disk_leaves_the_previous_files(tiny_ensemble, saved, monkeypatch, call, nth):
-    before = {path.name: path.read_bytes() for path in saved.parent.iterdir()}
-    calls, work = [], getattr(os, call)
+# All calls by which saving changes a file.
+CHANGES = [(os, "fsync"), (os, "chmod"), (os, "replace"), (os, "unlink"), (tempfile, "mkstemp")]
 
-    def full(*args):
-        calls.append(args)
-        if len(calls) == nth:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        work(*args)
 
-    monkeypatch.setattr(os, call, full)
-    with pytest.raises(OSError, match="No space left on device"):
-        store.save(replace(tiny_ensemble, history=tiny_ensemble.history + 1), saved.parent)
-    assert len(calls) == nth
-    assert {path.name: path.read_bytes() for path in saved.parent.iterdir()} == before
-    store.load(saved)
+def failing(monkeypatch, nth, only):
+    """Let the call number `nth` that changes a file fail, and also all that follow unless `only` it does, as of a
+    process that died; returns the list of calls."""
+    calls = []
+
+    def wrapped(module, name):
+        work = getattr(module, name)
+
+        def call(*args, **kwargs):
+            calls.append(name)
+            if len(calls) == nth or (len(calls) > nth and not only):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return work(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, call)
+
+    for module, name in CHANGES:
+        wrapped(module, name)
+    return calls
+
+
+@pytest.fixture(params=["listed", "unlisted", "new"])
+def place(request, tiny_ensemble, tmp_path):
+    """A folder where the ensemble is, as its sums say; or is without sums; or is not yet."""
+    if request.param != "new":
+        store.save(tiny_ensemble, tmp_path)
+    if request.param == "unlisted":
+        (tmp_path / store.SUMS).unlink()
+    return tmp_path
+
+
+@pytest.mark.parametrize("only", [True, False], ids=["fails", "dies"])
+def test_whatever_fails_leaves_the_old_ensemble_or_the_new(tiny_ensemble, place, monkeypatch, only):
+    name = tiny_ensemble.experiment.name
+    old = store.load(name, place).sha256 if list(place.iterdir()) else None
+    new = replace(tiny_ensemble, history=tiny_ensemble.history + 1)
+    before = {path.name: path.read_bytes() for path in place.iterdir()}
+    done, found = False, set()
+    for nth in itertools.count(1):
+        with monkeypatch.context() as patched:
+            calls = failing(patched, nth, only)
+            try:
+                store.save(new, place)
+                done = len(calls) < nth
+            except OSError:
+                pass
+        if done:
+            break
+        try:
+            found.add(store.load(name, place).sha256)
+        except FileNotFoundError:
+            assert old is None
+        # What was left is no hindrance to another saving, nor to the check of the sums once that is done.
+        digest = store.load(store.save(new, place)).sha256
+        assert subprocess.run(["sha256sum", "--check", "--quiet", store.SUMS], cwd=place).returncode == 0
+        assert sorted(path.name for path in place.iterdir()) == [store.SUMS, f"{name}.safetensors"]
+        for path in place.iterdir():
+            path.unlink()
+        for path, content in before.items():
+            (place / path).write_bytes(content)
+    assert nth > 12 and {old, digest} - {None} <= found <= {old, digest}
+
+
+def test_no_reader_beside_a_writer_is_refused(tiny_ensemble, saved):
+    both = [replace(tiny_ensemble, history=tiny_ensemble.history + i) for i in range(2)]
+    stop = Event()
+
+    def read():
+        found = []
+        while not stop.is_set():
+            found.append(store.load(saved).sha256)
+        return found
+
+    with ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(read) for _ in range(2)]
+        try:
+            for i in range(40):
+                store.save(both[i % 2], saved.parent)
+        finally:
+            stop.set()
+    for reader in readers:
+        assert len(set(reader.result())) == 2
 
 
 KILLED = """
@@ -396,7 +469,7 @@ def test_settings_that_do_not_fit_are_refused(saved, changes, message):
     assert message in refusal(altered(saved, metadata={"experiment": json.dumps(settings)}))
 
 
-@pytest.mark.parametrize("line", ["abc", "0" * 64, f"{'0' * 63}  x.safetensors"])
+@pytest.mark.parametrize("line", ["", "abc", "0" * 64, f"{'0' * 63}  x.safetensors"])
 def test_malformed_sums_are_refused_before_anything_is_written(tiny_ensemble, saved, line):
     content = saved.read_bytes()
     (saved.parent / store.SUMS).write_text(f"{line}\n")

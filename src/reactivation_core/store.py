@@ -5,8 +5,9 @@ and the course of training (`history`, `squared_error`); its header holds the fu
 beside it lists every file, and a file that does not match its entry is refused.
 
 A file is written whole under a temporary name in the same folder, flushed to disk, and then renamed: whatever
-happens, the previous file is intact. An ensemble and the new sums are both on disk before either is renamed. Who goes
-on writing a file holds its lock, and first removes what a killed writer left.
+happens, the previous file is intact. An ensemble is on disk before the sums say so; they list what it replaces beside
+it until it is renamed, so that one of the two is there at any time, to be read by whoever reads meanwhile. Who goes on
+writing a file holds its lock, and first removes what a killed writer left.
 
 A file that was made to do harm can at worst be refused: nothing is unpickled, and sizes are checked before use.
 
@@ -69,10 +70,13 @@ def save(ensemble: Ensemble, folder: Path, **metadata: str) -> Path:
     }
     content = pack(tensors, header)
     with lock(folder / SUMS), lock(path):
-        sums = _sums(folder) | {path.name: hashlib.sha256(content).hexdigest()}
-        lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
-        with _staged(folder / SUMS, lines.encode()), _staged(path, content):
-            pass
+        old, new = _sums(folder).get(path.name, set()), hashlib.sha256(content).hexdigest()
+        if not old and path.is_file():
+            with path.open("rb") as file:
+                old = {hashlib.file_digest(file, "sha256").hexdigest()}
+        with _staged(path, content):
+            _publish(folder, path.name, old | {new})
+        _publish(folder, path.name, {new})
     return path
 
 
@@ -87,12 +91,8 @@ def load(name: str | Path, folder: Path = ENSEMBLES) -> Ensemble:
     path = name if isinstance(name, Path) else Path(folder) / f"{experiments.get(name).name}.safetensors"
     if not path.is_file():
         raise FileNotFoundError(f"no ensemble at {path}: make it with `reactivation train {path.stem}`")
-    expected = _sums(path.parent).get(path.name)
     try:
-        content = read(path)
-        digest = hashlib.sha256(content).hexdigest()
-        if expected is not None and digest != expected:
-            raise ValueError(f"not the file in {SUMS}: expected SHA-256 {expected[:12]}…, got {digest[:12]}…")
+        content, digest = _listed(path)
         tensors, header = unpack(content)
         if "experiment" not in header:
             raise ValueError("not an ensemble: expected settings under 'experiment' in its header, got none")
@@ -186,9 +186,11 @@ def lock(path: Path) -> Iterator[None]:
             left.unlink()
         yield
     finally:
-        # While it is held: who waits for it sees that the file is gone, and makes another.
-        os.unlink(held.lock_file)
-        held.release()
+        try:
+            # While it is held: who waits for it sees that the file is gone, and makes another.
+            os.unlink(held.lock_file)
+        finally:
+            held.release()
 
 
 @contextmanager
@@ -239,14 +241,42 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return dict(pairs)
 
 
-def _sums(folder: Path) -> dict[str, str]:
+def _listed(path: Path) -> tuple[bytes, str]:
+    """The content of a file, and its digest, which is one of those in the sums, if they list it."""
+    while True:
+        stamp, expected = _stamp(path.parent), _sums(path.parent).get(path.name)
+        content = read(path)
+        digest = hashlib.sha256(content).hexdigest()
+        if expected is None or digest in expected:
+            return content, digest
+        # A writer may have come between the sums and the file.
+        if stamp == _stamp(path.parent):
+            expected = " or ".join(f"{one[:12]}…" for one in sorted(expected))
+            raise ValueError(f"not the file in {SUMS}: expected SHA-256 {expected}, got {digest[:12]}…")
+
+
+def _stamp(folder: Path) -> tuple[int, int] | None:
+    """What is another after every writing of the sums."""
     path = folder / SUMS
-    if not path.is_file():
-        return {}
-    lines = [line.split() for line in path.read_text().splitlines()]
-    if not all(len(line) == 2 and len(line[0]) == 64 for line in lines):
-        raise ValueError(f"{path} is malformed: expected lines of a SHA-256 digest and a file name")
-    return {name: digest for digest, name in lines}
+    return (path.stat().st_ino, path.stat().st_mtime_ns) if path.is_file() else None
+
+
+def _sums(folder: Path) -> dict[str, set[str]]:
+    """The digests that a file may have, by its name: one, or two while it is replaced."""
+    path, sums = folder / SUMS, {}
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        parts = line.split()
+        if len(parts) != 2 or len(parts[0]) != 64:
+            raise ValueError(f"{path} is malformed: expected lines of a SHA-256 digest and a file name")
+        digest, name = parts
+        sums.setdefault(name, set()).add(digest)
+    return sums
+
+
+def _publish(folder: Path, name: str, digests: set[str]) -> None:
+    sums = _sums(folder) | {name: digests}
+    lines = [f"{digest}  {of}\n" for of in sorted(sums) for digest in sorted(sums[of])]
+    write(folder / SUMS, "".join(lines).encode())
 
 
 def _commit() -> str:
