@@ -206,6 +206,15 @@ def test_units_that_only_decay_end_at_zero_and_not_as_subnormal_numbers(tiny_ens
     assert path[:10].all() and not path[-1].any() and path[path > 0].min() > torch.finfo(torch.float32).tiny
 
 
+@every_kind
+def test_an_ensemble_on_another_device_leaves_the_first_where_it_is(tiny_ensemble):
+    moved = tiny_ensemble.to("meta")
+    for ensemble, device in ((moved, "meta"), (tiny_ensemble, "cpu")):
+        for module in (ensemble.network, ensemble.task):
+            assert {x.device.type for x in (*module.parameters(), *module.buffers())} == {device}
+    assert active(tiny_ensemble, 4, 12, seeded()).decoded.isfinite().all()
+
+
 @pytest.fixture
 def ideal(tiny_experiment):
     """An ideal network as ensembles have it, by the name of its task."""

@@ -9,6 +9,7 @@ Both go through time in blocks and keep only what is asked for, so that memory i
 Source: Krishna et al. (2024), Sections 2.4 and 3.
 """
 
+import copy
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -61,8 +62,8 @@ class Ensemble:
         )
 
     def to(self, device: torch.device | str) -> "Ensemble":
-        """The ensemble on another device."""
-        return replace(self, task=self.task.to(device), network=self.network.to(device))
+        """A copy of the ensemble on another device."""
+        return replace(self, task=copy.deepcopy(self.task).to(device), network=copy.deepcopy(self.network).to(device))
 
 
 @dataclass(frozen=True)
