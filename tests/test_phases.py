@@ -3,6 +3,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import scipy.stats
 import torch
@@ -213,6 +214,39 @@ def test_an_ensemble_on_another_device_leaves_the_first_where_it_is(tiny_ensembl
         for module in (ensemble.network, ensemble.task):
             assert {x.device.type for x in (*module.parameters(), *module.buffers())} == {device}
     assert active(tiny_ensemble, 4, 12, seeded()).decoded.isfinite().all()
+
+
+class Still:
+    """The least that can be run: activity stays, and the noise is added to it."""
+
+    n_networks, n_units = 3, 24
+
+    def encode(self, f):
+        return f
+
+    def readout(self, r):
+        return r
+
+    def __call__(self, r, ds, noise):
+        return r[:, :, None] + noise.cumsum(2)
+
+    def __getitem__(self, index):
+        return self
+
+
+def test_whatever_offers_what_runnable_says_can_be_run(tiny_ensemble):
+    still = replace(tiny_ensemble, network=Still())
+    asleep = phases.sleep(still, 4, 23, seeded(), record=("states", "decoded"))
+    start = phases.starts(still, 4, seeded())
+    assert asleep.decoded.shape == (3, 4, 23, 2)
+    drift = (asleep.states[:, :, -1] - start).var().item()
+    assert drift == pytest.approx(23 * 2 * tiny_ensemble.experiment.sigma**2 * 0.02, rel=0.2)
+
+    class Mute(Still):
+        readout = property()
+
+    with pytest.raises(jaxtyping.TypeCheckError):
+        replace(tiny_ensemble, network=Mute())
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import copy
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -20,7 +21,6 @@ from torch import Tensor
 
 from reactivation_core import noise
 from reactivation_core.experiments import Experiment
-from reactivation_core.networks import Network
 from reactivation_core.tasks import PositionTask, Task
 from reactivation_core.theory import IdealNetwork
 from reactivation_core.trajectories import Generators
@@ -29,6 +29,28 @@ RECORDS = ("states", "outputs", "decoded")
 
 # Steps that are drawn, read out and decoded together.
 _BLOCK = 10
+
+
+@runtime_checkable
+class Runnable(Protocol):
+    """What networks must offer to be run, as `networks.Network` and `theory.IdealNetwork` do: `S` of them at once."""
+
+    n_networks: int
+    n_units: int
+
+    def encode(self, f: Float[Tensor, "S B N_o"]) -> Float[Tensor, "S B N_r"]:
+        """Initial activity from that of the cells."""
+
+    def readout(self, r: Float[Tensor, "S *points N_r"]) -> Float[Tensor, "S *points N_o"]:
+        """Output."""
+
+    def __call__(
+        self, r: Float[Tensor, "S B N_r"], ds: Float[Tensor, "S B T N_in"], noise: Float[Tensor, "S B T N_r"]
+    ) -> Float[Tensor, "S B T N_r"]:
+        """Activity after each of `T` steps from the initial activity `r`."""
+
+    def __getitem__(self, index: slice) -> "Runnable":
+        """Some of the networks."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +63,7 @@ class Ensemble:
 
     experiment: Experiment
     task: Task
-    network: Network | IdealNetwork
+    network: Runnable
     history: Float[Tensor, "S tests 2"] | None = None
     squared_error: Float[Tensor, "S tests"] | None = None
     sha256: str | None = None
