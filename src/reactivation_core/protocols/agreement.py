@@ -10,24 +10,33 @@ The first equation makes of the score a regression on recorded activity: no nois
 $p$. The second, Stein's identity, gives the inner product of any drift with the score without an estimate of the score.
 If the noise is not normal, $-E[\xi \mid r]$ is still the least-squares denoiser of Eq. (15), but no longer a score.
 
-Functions take one network, an ensemble with `S = 1`, and tensors `(n, N)`: $n$ states, $N$ units, in units of activity.
+`examine` asks an ensemble all of it. The other functions take one network, an ensemble with `S = 1`, and tensors
+`(n, N)`: $n$ states, $N$ units, in units of activity. What is *along* the manifold is in the span of its tangents, what
+is *across* is the rest.
 
 Source: Miyasawa (1961), Raphan and Simoncelli (2011), Efron (2011); Stein (1981) for the identity.
 """
 
+import math
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy import ndarray
 from sklearn.decomposition import PCA
 from torch import Tensor
 
+from reactivation_core import circular, densities, dynamics, experiments, manifolds, theory
 from reactivation_core import noise as laws
-from reactivation_core.dynamics import flow
-from reactivation_core.manifolds import Plane, along, orthonormal
+from reactivation_core.manifolds import Manifold, Plane, Ring
+from reactivation_core.networks import GRU
 from reactivation_core.phases import Ensemble
+
+# Directions of displacements, those of `directions`; and their sizes, in standard deviations of a step's noise.
+WAYS = ("along", "across", "within span", "amplitude")
+SIZES = (0.5, 2.0, 8.0)
 
 
 class Waking(NamedTuple):
@@ -95,7 +104,7 @@ class Denoiser:
         self,
         r: Float[Tensor, "n N"],
         noise: Float[Tensor, "n N"],
-        manifold: Plane,
+        manifold: Manifold,
         generator: torch.Generator,
     ):
         n = 3 * len(r) // 4
@@ -225,16 +234,16 @@ def decay(
 
     Half the difference between the runs from $r + \delta$ and from $r - \delta$, so that what the manifold itself
     drifts falls out; and its norm over that of $\delta$, root mean square over states."""
-    left = (flow(ensemble, r + displacement, n_steps) - flow(ensemble, r - displacement, n_steps)) / 2
+    left = (dynamics.flow(ensemble, r + displacement, n_steps) - dynamics.flow(ensemble, r - displacement, n_steps)) / 2
     return left, (left.square().sum((1, 2)) / displacement.square().sum()).sqrt()
 
 
 def directions(
-    manifold: Plane, s: Float[Tensor, "n d"], span: Float[Tensor, "N k"], generator: torch.Generator
+    manifold: Manifold, s: Float[Tensor, "n d"], span: Float[Tensor, "N k"], generator: torch.Generator
 ) -> dict[str, Float[Tensor, "n N"]]:
     """Unit vectors at points of the manifold, by name: along it; across it at random; across it but within `span`, an
     orthonormal basis of where waking activity varies most; and across it towards greater activity, $m$ itself."""
-    m, basis = manifold(s), orthonormal(manifold.tangents(s))
+    m, basis = manifold(s), manifolds.orthonormal(manifold.tangents(s))
     options = {"generator": generator, "dtype": m.dtype}
     drawn = {
         "across": torch.randn(m.shape, **options),
@@ -242,5 +251,320 @@ def directions(
         "amplitude": m,
     }
     tangent = torch.einsum("ani,an->ni", basis, torch.randn(basis.shape[:2], **options))
-    unit = {"along": tangent} | {name: x - along(basis, x) for name, x in drawn.items()}
+    unit = {"along": tangent} | {name: x - manifolds.along(basis, x) for name, x in drawn.items()}
     return {name: x / x.norm(dim=-1, keepdim=True) for name, x in unit.items()}
+
+
+def leak(ensemble: Ensemble, r: Float[Tensor, "n N"]) -> Float[Tensor, "n N"]:
+    r"""Share of its activity that a unit loses in a step without input: $dt/\tau$, and behind an update gate
+    $(1 - z)\,dt/\tau$."""
+    pace = torch.full_like(r, ensemble.experiment.dt / ensemble.experiment.tau)
+    if isinstance(ensemble.network, GRU):
+        z, _ = ensemble.network.gates(r[None], r.new_zeros(1, len(r), ensemble.task.n_inputs))
+        pace *= 1 - z[0]
+    return pace
+
+
+def ideal(
+    generator: torch.Generator, *kinds: type[theory.IdealNetwork], n_cells: int = 48, width: float = 0.3, side: int = 81
+) -> list[Ensemble]:
+    r"""The position task done by ideal networks, whose answers are known: `kinds` with the same cells and readout.
+
+    Fewer cells than the paper's, of tuning width `width` in metres, a hundred times its variance of the noise, and
+    `side`² places over the box, so that neighbouring points $m_j$ are nearer than the noise is wide."""
+    base = experiments.get("position-noisy-unbiased")
+    small = base.vary(task=base.task.model_dump() | {"n_cells": n_cells, "width": width}, n_units=n_cells, sigma=0.1)
+    task, axis = small.task.draw(1, generator), torch.linspace(-1.1, 1.1, side)
+    D = torch.linalg.qr(torch.randn(n_cells, n_cells, generator=generator, dtype=torch.float64))[0]
+    places, v = torch.cartesian_prod(axis, axis), small.sigma**2 * small.dt
+    return [Ensemble(small, task, kind(lambda s: task.cells.tuning(s[None])[0], places, D, v)) for kind in kinds]
+
+
+class Observed:
+    r"""One network awake: its manifold and $\hat u$ fitted to some trajectories, and its drift on others.
+
+    Args:
+        ensemble: one network.
+        n_fit, n_test: trajectories that are fitted to, and that are compared.
+        n_steps: of each.
+        generator: draws trajectories, noise, and the features of the denoiser.
+    """
+
+    def __init__(self, ensemble: Ensemble, n_fit: int, n_test: int, n_steps: int, generator: torch.Generator):
+        self.ensemble = ensemble
+        self.waking = waking(ensemble, n_fit + n_test, n_steps, generator)
+        fit, test = self.waking.flatten(slice(n_fit)), self.waking.flatten(slice(n_fit, None))
+        kind = Plane if ensemble.experiment.task.kind == "position" else Ring
+        self.manifold = kind(ensemble, fit.r[::4])
+        self.denoiser = Denoiser(fit.r, fit.noise, self.manifold, generator)
+        self.v = float(fit.noise.var(0).mean())
+        self.leak = float(leak(ensemble, test.r).mean())
+        self.test, self.s = test, self.manifold.place(test.r)
+        self.tangents = self.manifold.tangents(self.s)
+        self.basis = manifolds.orthonormal(self.tangents)
+        self.distance = test.r - self.manifold(self.s)
+        self.drift = dynamics.step(ensemble, test.r) - test.r
+        self.score = self.denoiser(test.r, self.s)
+        # The mean of a noise that has one is in the drift of any network that is stationary, denoiser or not.
+        mean = ensemble.experiment.noise == "uniform"
+        self.centred = [x - x.mean(0) if mean else x for x in (self.drift, self.score, test.noise)]
+
+    def split(self, x: Float[Tensor, "n N"]) -> tuple[Tensor, Tensor]:
+        """The parts along and across the manifold."""
+        tangential = manifolds.along(self.basis, x)
+        return tangential, x - tangential
+
+
+class Across(NamedTuple):
+    r"""Across the manifold, of one network, or, stacked by `examine`, `(S,)` each.
+
+    `loss_…` are `denoising_loss` of the drift, of $\hat u$, and of a leak of the network's pace, towards 0
+    (`relaxation`) and towards the nearest point $m$ of the manifold (`held`). `carried` is the variance across over
+    that of one step's noise. `cosine` and `slope_plain` are of the drift with $\hat u$, `cosine_bound` and `slope` the
+    upper bounds of `stein_agreement`; `cosine_shuffled` is with the $\hat u$ of other states, `cosine_relaxation` of
+    $-r$. `trace` is $E[g \cdot u]$ over that of the leak towards 0. It counts directions: a perfect leaky denoiser to
+    $d$ dimensions of $N$ has $1 - d/N$.
+    """
+
+    loss_drift: float
+    loss_score: float
+    loss_relaxation: float
+    loss_held: float
+    carried: float
+    trace: float
+    cosine: float
+    cosine_bound: float
+    slope: float
+    slope_plain: float
+    cosine_shuffled: float
+    cosine_relaxation: float
+    rms_across: float
+    rms_score_across: float
+
+
+def across(x: Observed) -> Across:
+    """The drift across the manifold beside the score."""
+    xi, e, r = x.test.noise, x.distance, x.test.r
+    g, u, noise = (x.split(of)[1] for of in x.centred)
+    plain, bound = agreement(g, u), stein_agreement(g, u, noise)
+    drift, score, whole = x.centred
+    return Across(
+        loss_drift=denoising_loss(x.drift, xi),
+        loss_score=denoising_loss(x.score, xi),
+        loss_relaxation=denoising_loss(-x.leak * r, xi),
+        loss_held=denoising_loss(-x.leak * e, xi),
+        carried=float(e.square().sum(-1).mean()) / (x.v * (e.shape[1] - len(x.basis))),
+        trace=-float((drift * whole).sum(-1).mean()) / (xi.shape[1] * x.v * x.leak),
+        cosine=plain.cosine,
+        cosine_bound=bound.cosine,
+        slope=bound.slope,
+        slope_plain=plain.slope,
+        cosine_shuffled=agreement(g, x.split(_other(score))[1]).cosine,
+        cosine_relaxation=agreement(x.split(-r)[1], u).cosine,
+        rms_across=_rms(g),
+        rms_score_across=_rms(u),
+    )
+
+
+class Along(NamedTuple):
+    """Along the manifold, of one network, or, stacked by `examine`, `(S,)` each: `explained_at_most` of the drift, its
+    size, and the norm of the mean of the whole drift."""
+
+    explained_along: float
+    rms_along: float
+    mean_step: float
+
+
+def along(x: Observed) -> Along:
+    """The drift along the manifold, and what of it can be the score's step."""
+    (g, _), (noise, _) = x.split(x.centred[0]), x.split(x.centred[2])
+    return Along(explained_at_most(g, noise), _rms(g), float(x.drift.mean(0).norm()))
+
+
+class Places(NamedTuple):
+    r"""The score's step along a manifold of positions, estimated from a kernel density of places: its agreement with
+    the drift along and its size; drift and step in metres at a grid of `places`, the drift from $m(s)$ at rest; and
+    the regression of `Update` with $D^\dagger f'\Delta s$ in place of $m'\Delta s$."""
+
+    cosine_along: float
+    rms_score_along: float
+    explained_literal: float
+    beta_literal: float
+    places: Float[ndarray, "n 2"]
+    field_drift: Float[ndarray, "n 2"]
+    field_score: Float[ndarray, "n 2"]
+
+
+def places(x: Observed) -> Places:
+    """What is asked of the position task alone."""
+    density = densities.KernelDensity(x.s.double().numpy())
+    gradient = x.v * x.manifold.score_along(density, x.s)
+    readout = x.ensemble.network.D.reshape(-1, x.test.r.shape[1])
+    literal = theory.minimum_norm(readout, x.manifold.asked(x.test.s, x.test.ds).to(x.score.dtype))
+    fit = regress(_change(x), x.score, literal)
+    axis = torch.linspace(-1.0, 1.0, 11)
+    grid = torch.cartesian_prod(axis, axis)
+    m, T = x.manifold(grid), x.manifold.tangents(grid)
+    G = torch.einsum("ani,bni->nab", T, T)
+    fields = (dynamics.step(x.ensemble, m) - m, x.v * x.manifold.score_along(density, grid))
+    return Places(
+        agreement(x.split(x.centred[0])[0], gradient).cosine,
+        _rms(gradient),
+        fit.explained,
+        fit.coefficients[1],
+        grid.numpy(),
+        *(torch.linalg.solve(G, torch.einsum("ani,ni->na", T, field)).numpy() for field in fields),
+    )
+
+
+class Echoes(NamedTuple):
+    r"""Past inputs of a head-direction network: by how much of an input the bearing turns in the step in which it
+    arrives; the coefficient of the last input in the drift along, and the share of it that the last five explain."""
+
+    turn_over_input: float
+    beta_last: float
+    explained_echoes: float
+
+
+def echoes(x: Observed, n: int = 5) -> Echoes:
+    """What is asked of the head-direction task alone."""
+    awake = x.waking
+    r, T = awake.r[:, n:].flatten(0, 1), awake.r.shape[1]
+    turns, inputs = circular.wrap(x.manifold.place(awake.r).diff(dim=1)), awake.ds[:, :-1]
+    tangents = x.manifold.tangents(x.manifold.place(r))
+    drift = manifolds.along(manifolds.orthonormal(tangents), dynamics.step(x.ensemble, r) - r)
+    last = (awake.ds[:, n - k : T - k].flatten(0, 1) for k in range(1, n + 1))
+    fit = regress(drift, *(torch.einsum("ani,na->ni", tangents, ds) for ds in last))
+    return Echoes(float((turns * inputs).sum() / inputs.square().sum()), fit.coefficients[0], fit.explained)
+
+
+class Update(NamedTuple):
+    r"""The whole update awake as $\beta_1\,\hat u + \beta_2\,m'\Delta s$, of one network, or, stacked by `examine`,
+    `(S,)` each: coefficients, and the share of the mean square explained; by one term alone, and with $\hat u$ of
+    another state, $-r$ or $m - r$ (`held`) in place of $\hat u$."""
+
+    beta_score: float
+    beta_change: float
+    explained_awake: float
+    explained_score: float
+    explained_change: float
+    explained_shuffled: float
+    explained_relaxation: float
+    explained_held: float
+
+
+def update(x: Observed) -> Update:
+    """Both terms of Eq. (18) in the update with input."""
+    change, moved = _change(x), torch.einsum("ani,na->ni", x.tangents, x.test.ds.to(x.score.dtype))
+    both = regress(change, x.score, moved)
+    alone = (regress(change, term).explained for term in (x.score, moved))
+    instead = (regress(change, term, moved).explained for term in (_other(x.score), -x.test.r, -x.distance))
+    return Update(*both.coefficients, both.explained, *alone, *instead)
+
+
+class Response(NamedTuple):
+    r"""Displacements from $m(s)$, in the directions `WAYS`, of one network, or, stacked by `examine`, with an axis `S`.
+
+    `left` is the share left after 0, 1, … steps of displacements of four standard deviations of a step's noise. Of
+    displacements of `SIZES`: `taken` and `asked`, the shares that a step and $\hat u$ take away, and `cosine`, of
+    drift and $\hat u$ there, across. `rms_rest_…` is the size of the drift from $m(s)$ itself.
+    """
+
+    left: Float[ndarray, "ways K"]
+    taken: Float[ndarray, "ways sizes"]
+    asked: Float[ndarray, "ways sizes"]
+    cosine: Float[ndarray, "ways sizes"]
+    rms_rest_along: float
+    rms_rest_across: float
+
+
+def response(x: Observed, n_displaced: int, n_follow: int, generator: torch.Generator) -> Response:
+    """What becomes of displacements from the manifold, without input or noise."""
+    pick = torch.randperm(len(x.s), generator=generator)[:n_displaced]
+    m, basis = x.manifold(x.s[pick]), x.basis[:, pick]
+    sd = math.sqrt(x.v)
+
+    def drift(r):
+        return dynamics.step(x.ensemble, r) - r
+
+    def displaced(unit, size):
+        delta = size * sd * unit
+        after = decay(x.ensemble, m, delta, 1)[0][1]
+        wanted = x.denoiser(m + delta)
+        asked = (wanted - x.denoiser(m - delta)) / 2
+        there = [of - manifolds.along(basis, of) for of in (drift(m + delta), wanted)]
+        slopes = (-agreement(of, delta).slope for of in (after - delta, asked))
+        return *slopes, agreement(*there).cosine
+
+    units = directions(x.manifold, x.s[pick], x.manifold.span[:, :20], generator)
+    units = [units[way].to(m.dtype) for way in WAYS]
+    left = [decay(x.ensemble, m, 4 * sd * unit, n_follow)[1].numpy() for unit in units]
+    taken = np.array([[displaced(unit, size) for size in SIZES] for unit in units])
+    rest = drift(m)
+    rest_along = manifolds.along(basis, rest)
+    return Response(np.array(left), *np.moveaxis(taken, -1, 0), _rms(rest_along), _rms(rest - rest_along))
+
+
+class Examined(NamedTuple):
+    """All that is asked of an ensemble; every entry has the axis `S` first. `leak` is the share of its activity that a
+    unit loses in a step."""
+
+    leak: Float[ndarray, " S"]
+    across: Across
+    along: Along
+    update: Update
+    response: Response
+    places: Places | None
+    echoes: Echoes | None
+
+    def numbers(self) -> dict[str, Float[ndarray, " S"]]:
+        """What is one number of each network, by name."""
+        found = {"leak": self.leak}
+        for group in self[1:]:
+            found |= {name: x for name, x in group._asdict().items() if x.ndim == 1} if group else {}
+        return found
+
+
+@torch.no_grad()
+def examine(
+    ensemble: Ensemble,
+    n_fit: int,
+    n_test: int,
+    n_steps: int,
+    n_displaced: int,
+    n_follow: int,
+    generator: torch.Generator,
+) -> Examined:
+    """The drift of every network beside its score.
+
+    Args:
+        n_fit, n_test, n_steps: of `Observed`.
+        n_displaced: states that are displaced.
+        n_follow: steps that displacements are followed for.
+    """
+    rows = []
+    for i in range(len(ensemble)):
+        x = Observed(ensemble[i], n_fit, n_test, n_steps, generator)
+        plane = isinstance(x.manifold, Plane)
+        answers = across(x), along(x), update(x), response(x, n_displaced, n_follow, generator)
+        rows.append((x.leak, *answers, places(x) if plane else None, None if plane else echoes(x)))
+    leaks, *groups = zip(*rows, strict=True)
+    return Examined(np.array(leaks), *(_stack(group) for group in groups))
+
+
+def _stack(rows: tuple) -> tuple | None:
+    return type(rows[0])(*map(np.array, zip(*rows, strict=True))) if rows[0] else None
+
+
+def _change(x: Observed) -> Tensor:
+    """What a step with input adds beside its noise."""
+    return dynamics.step(x.ensemble, x.test.r, ds=x.test.ds) - x.test.r
+
+
+def _other(x: Tensor) -> Tensor:
+    """Each state's entry exchanged for that of a state of another trajectory."""
+    return x.roll(len(x) // 3, 0)
+
+
+def _rms(x: Tensor) -> float:
+    return float(x.square().sum(-1).mean().sqrt())
