@@ -214,3 +214,39 @@ def test_the_gradient_of_a_ray_is_its_slope(manifold, multiple):
     slope = (manifold.ray(r + h * direction) - manifold.ray(r - h * direction)) / (2 * h)
     predicted = torch.einsum("dni,ni->nd", manifold.gradient(r), direction)
     assert (slope - predicted).norm() < 0.02 * predicted.norm()
+
+
+@pytest.mark.parametrize("kind, factor", [(theory.IdealNetwork, 1.0), (theory.LeakyIdealNetwork, 1 / 1.8)])
+def test_ideal_networks_are_found_to_compute_the_equation(kind, factor):
+    base = experiments.get("position-noisy-unbiased")
+    small = base.vary(task={"n_cells": 48, "width": 0.3}, n_units=48, sigma=0.1)
+    generator = torch.Generator().manual_seed(0)
+    found = agreement.examine(phases.ideal(small, 81, generator, kind=kind), 160, 60, 30, 100, 3, generator)
+    numbers = found.numbers()
+    assert {x.shape for x in numbers.values()} == {(1,)} and found.echoes is None
+    a = 0.0 if kind is theory.IdealNetwork else 0.8
+    assert numbers["cosine"] > 0.9 and numbers["slope"] == pytest.approx(factor, abs=0.1)
+    assert numbers["carried"] == pytest.approx(1 / (1 - a**2), rel=0.1)
+    assert found.response.left[0, agreement.WAYS.index("across"), 1] == pytest.approx(a, abs=0.05)
+    # Of the noise on 48 units that on two lies along, and is not undone.
+    assert numbers["trace"] * numbers["leak"] == pytest.approx((1 - a) * 46 / 48, abs=0.03)
+    assert numbers["beta_change"] > 0.85 and numbers["explained_awake"] > 0.85
+    assert abs(numbers["cosine_shuffled"]) < 0.1
+
+
+def test_what_is_asked_of_networks_of_both_tasks_and_kinds():
+    generator = torch.Generator().manual_seed(0)
+    for name, none in (("head-direction-unbiased", "places"), ("position-gru-unbiased", "echoes")):
+        experiment = experiments.get(name).vary(task={"n_cells": 24}, n_units=40)
+        ensemble = phases.untrained(experiment, 2, generator)
+        found = agreement.examine(ensemble, 8, 4, 20, 10, 2, generator)
+        assert {x.shape for x in found.numbers().values()} == {(2,)} and getattr(found, none) is None
+        assert found.response.left.shape == (2, 4, 3) and found.response.taken.shape == (2, 4, 3)
+
+
+def test_an_update_gate_slows_the_leak():
+    experiment = experiments.get("position-gru-unbiased").vary(task={"n_cells": 24}, n_units=16)
+    one = phases.untrained(experiment, 1, torch.Generator().manual_seed(0))
+    r = torch.zeros(3, 16)
+    # Without activity the gate is at one half.
+    torch.testing.assert_close(agreement.leak(one, r), torch.full((3, 16), experiment.dt / experiment.tau / 2))

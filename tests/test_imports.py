@@ -11,7 +11,7 @@ import torch
 from reactivation_core import cells
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = {"protocols": ["agreement", "spreading"], "edition": ["claims", "chapters", "execution"]}
+PACKAGES = {"protocols": ["agreement", "spreading", "spaces"], "edition": ["claims", "chapters", "execution"]}
 ORDER = """circular noise theory densities statistics cells trajectories tasks networks recurrence experiments phases
     manifolds dynamics protocols store training cluster figures edition cli""".split()
 # With the modules of packages in place.

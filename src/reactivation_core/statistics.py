@@ -54,7 +54,7 @@ def explained_variance(states: Float[ndarray, "n N_r"]) -> Float[ndarray, " N_r"
     return np.cumsum(principal_components(states).explained_variance_ratio_)
 
 
-def dimensions(explained: Float[ndarray, "*shape N_r"], fraction: float = 0.9) -> ndarray:
+def dimensions(explained: Float[ndarray, "*shape N_r"], fraction: float = 0.9) -> ndarray | np.integer:
     """Principal components needed for this fraction of the variance, along the last axis."""
     return (explained < fraction).sum(-1) + 1
 

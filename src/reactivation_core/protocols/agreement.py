@@ -28,7 +28,7 @@ from numpy import ndarray
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from reactivation_core import circular, densities, dynamics, experiments, manifolds, theory
+from reactivation_core import circular, densities, dynamics, manifolds, theory
 from reactivation_core import noise as laws
 from reactivation_core.manifolds import Manifold, Plane, Ring
 from reactivation_core.networks import GRU
@@ -139,7 +139,7 @@ class Denoiser:
         scores = [scale.transform(x.numpy()) for scale, x in zip(self.scales, (m, e), strict=True)]
         return (torch.from_numpy(np.hstack(scores)).to(self.W.dtype) @ self.W + self.b).relu()
 
-    def __call__(self, r: Float[Tensor, "n N"], s: Float[Tensor, "n 2"] | None = None) -> Float[Tensor, "n N"]:
+    def __call__(self, r: Float[Tensor, "n N"], s: Float[Tensor, "n d"] | None = None) -> Float[Tensor, "n N"]:
         r"""$\hat u(r)$; `s` is `manifold.place(r)`, if at hand."""
         s = self.manifold.place(r) if s is None else s
         return self.factor * self._estimate(self.kind, r, self.manifold(s))
@@ -263,21 +263,6 @@ def leak(ensemble: Ensemble, r: Float[Tensor, "n N"]) -> Float[Tensor, "n N"]:
         z, _ = ensemble.network.gates(r[None], r.new_zeros(1, len(r), ensemble.task.n_inputs))
         pace *= 1 - z[0]
     return pace
-
-
-def ideal(
-    generator: torch.Generator, *kinds: type[theory.IdealNetwork], n_cells: int = 48, width: float = 0.3, side: int = 81
-) -> list[Ensemble]:
-    r"""The position task done by ideal networks, whose answers are known: `kinds` with the same cells and readout.
-
-    Fewer cells than the paper's, of tuning width `width` in metres, a hundred times its variance of the noise, and
-    `side`² places over the box, so that neighbouring points $m_j$ are nearer than the noise is wide."""
-    base = experiments.get("position-noisy-unbiased")
-    small = base.vary(task=base.task.model_dump() | {"n_cells": n_cells, "width": width}, n_units=n_cells, sigma=0.1)
-    task, axis = small.task.draw(1, generator), torch.linspace(-1.1, 1.1, side)
-    D = torch.linalg.qr(torch.randn(n_cells, n_cells, generator=generator, dtype=torch.float64))[0]
-    places, v = torch.cartesian_prod(axis, axis), small.sigma**2 * small.dt
-    return [Ensemble(small, task, kind(lambda s: task.cells.tuning(s[None])[0], places, D, v)) for kind in kinds]
 
 
 class Observed:
