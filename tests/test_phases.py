@@ -270,7 +270,7 @@ def test_the_ideal_network_is_an_ensemble_of_one(ideal):
 @pytest.mark.parametrize("tiny_experiment", [KINDS[0], KINDS[2]], indirect=True)
 def test_the_ideal_network_represents_its_states(ideal):
     network = ideal.network
-    torch.testing.assert_close(network.D @ network.D.mT, torch.eye(24, dtype=torch.float64))
+    torch.testing.assert_close(network.D @ network.D.mT, torch.eye(24, dtype=torch.float64)[None])
     f = ideal.task.cells.tuning(network.s[None])[0].double()
     torch.testing.assert_close(network.readout(network.density.points), f)
     assert network.density.v == pytest.approx(ideal.experiment.sigma**2 * ideal.experiment.dt)

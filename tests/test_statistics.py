@@ -426,3 +426,19 @@ def test_population_vector_weighs_directions_by_their_activity():
     outputs, angles = np.array([[3.0, 3.0], [1.0, 0.0], [1.0, -2.0]]), np.array([0.0, np.pi / 2])
     expected = [np.pi / 4, 0, -np.arctan(2)]
     assert statistics.population_vector(outputs, angles) == pytest.approx(expected)
+
+
+def test_r_squared_is_the_share_of_the_variance(rng):
+    x = rng.normal(3, 2, (20_000, 2))
+    assert statistics.r_squared(x - x.mean(0), x) == pytest.approx(0)
+    assert statistics.r_squared(0.5 * (x - x.mean(0)), x) == pytest.approx(0.75)
+    assert statistics.r_squared(x, x) == pytest.approx(-9 / 4, rel=0.05)
+
+
+def test_a_two_way_analysis_finds_what_it_was_made_of(rng):
+    first, second = rng.normal(size=(40, 1, 3)), rng.normal(size=(1, 50, 3))
+    first, second = first - first.mean(0), second - second.mean(1)
+    both = first * second
+    x = 2 + first + 3 * second + 4 * both
+    squares = [np.square(part).sum(-1).mean() for part in (2 * np.ones((1, 1, 3)), first, 3 * second, 4 * both)]
+    assert list(statistics.two_way(x).values()) == pytest.approx(np.array(squares) / sum(squares))

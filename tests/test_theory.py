@@ -2,11 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
+import scipy.stats
 import sympy
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import hyp1f1
 
 from reactivation_core import circular, experiments, phases, theory
 from reactivation_core.theory import Circle, Gaussian, IdealNetwork, Mixture
@@ -226,6 +229,48 @@ def test_bounds_are_in_order(n, surplus):
         assert (lower <= upper + slack).all()
 
 
+def expected_norm(a, w):
+    r"""Mean norm of a normal vector with mean `a` and covariance `w` times the identity: of the noncentral chi law."""
+    n = a.shape[-1]
+    return math.sqrt(w) * scipy.stats.chi.mean(n) * hyp1f1(-0.5, n / 2, -(a.square().sum(-1) / (2 * w)).numpy())
+
+
+def test_bounds_of_a_linear_network_in_closed_form():
+    """A readout with orthogonal rows of one norm, cells that are linear in the state, and a network that is imperfect:
+    it makes 0.7 of the change it should, lets activity leak, and carries an error."""
+    n_o, n_r, d, v, n_draws = 4, 12, 0.5, 0.01, 20_000
+    F, D = normal(n_o, 2), d * torch.linalg.qr(normal(n_r, n_o, seed=1))[0].mT
+    f, change = normal(30, 2, seed=2) @ F.mT, 0.1 * normal(30, 2, seed=3) @ F.mT
+    r = theory.minimum_norm(D, f) + 0.1 * normal(30, n_r, seed=4)
+    dr1, dr2 = -0.1 * r, 0.7 * theory.minimum_norm(D, change)
+    found = theory.bounds(D, f, f + change, change, r, dr1, dr2, math.sqrt(v) * normal(n_draws, 30, n_r, seed=5))
+    A, delta, w = change - dr2 @ D.mT, f - r @ D.mT, d**2 * v
+    signal = A.norm(dim=-1).numpy()
+    exact = {
+        "loss": expected_norm(A + delta - dr1 @ D.mT, w),
+        "taylor": expected_norm(A + delta - dr1 @ D.mT, w),
+        "L2": signal + expected_norm(delta - dr1 @ D.mT, w),
+        "solved": signal + expected_norm(dr1 @ D.mT, w),
+        "L3": signal + d * expected_norm(dr1, v),
+        "upper": signal + d * (dr1.square().sum(-1) + n_r * v).sqrt().numpy(),
+        "error": delta.norm(dim=-1).numpy(),
+        "remainder": np.zeros(30),
+    }
+    # A norm is 1-Lipschitz, so that by Poincaré's inequality its variance is at most that of one coordinate of its
+    # normal vector; five standard errors.
+    allowed = 5 * d * math.sqrt(v / n_draws)
+    for name, value in exact.items():
+        assert getattr(found, name).numpy() == pytest.approx(value, abs=allowed)
+
+
+def test_the_square_of_a_sum_has_the_noise_as_a_constant():
+    D, fixed, noise = normal(1, 5, 9), normal(3, 5, seed=1), 0.2 * normal(50_000, 3, 9, seed=2)
+    sampled = (fixed - noise @ D[0].mT).square().sum(-1).mean(0)
+    torch.testing.assert_close(
+        sampled - fixed.square().sum(-1), theory.readout_floor(D, 0.04).expand(3), rtol=0.05, atol=0
+    )
+
+
 @pytest.fixture
 def head(generator):
     """The ideal network of a head-direction task whose head turns slowly, with its experiment."""
@@ -244,7 +289,7 @@ def test_ideal_network_is_eq_18(head):
     torch.testing.assert_close(network.readout(network.density.points), f.double())
     # A state known for certain, moved by a small change.
     s = network.s.double()
-    certain = IdealNetwork(head.task.cells.tuning, s, network.D, 1e-6)
+    certain = IdealNetwork(head.task.cells.tuning, s, network.D[0], 1e-6)
     moved = certain.step(certain.density.points, torch.full((256, 1), 1e-4), 0)
     expected = certain.encode(head.task.cells.tuning(s + 1e-4))
     assert (moved - expected).norm() < 1e-3 * (expected - certain.density.points).norm()

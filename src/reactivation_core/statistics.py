@@ -54,6 +54,25 @@ def explained_variance(states: Float[ndarray, "n N_r"]) -> Float[ndarray, " N_r"
     return np.cumsum(principal_components(states).explained_variance_ratio_)
 
 
+def r_squared(error: Float[ndarray, "n N"], values: Float[ndarray, "n N"]) -> float:
+    r"""Share of the variance of `values` that a prediction with this error explains, all columns together:
+
+    $$ R^2 = 1 - \frac{E\lVert\text{error}\rVert^2}{E\lVert x - E x\rVert^2}, $$
+
+    0 for the best constant, and negative for what is worse."""
+    return float(1 - np.square(error).sum(1).mean() / np.square(values - values.mean(0)).sum(1).mean())
+
+
+def two_way(x: Float[ndarray, "J K N"]) -> dict[str, float]:
+    """Shares of the mean square of `x` of its mean, of what depends on the first axis alone, on the second alone, and
+    on both together: a two-way analysis of variance, summed over the last axis."""
+    mean = x.mean((0, 1), keepdims=True)
+    first, second = x.mean(1, keepdims=True) - mean, x.mean(0, keepdims=True) - mean
+    parts = {"mean": mean, "first": first, "second": second, "both": x - mean - first - second}
+    whole = np.square(x).sum(-1).mean()
+    return {name: float(np.square(part).sum(-1).mean() / whole) for name, part in parts.items()}
+
+
 def dimensions(explained: Float[ndarray, "*shape N_r"], fraction: float = 0.9) -> ndarray | np.integer:
     """Principal components needed for this fraction of the variance, along the last axis."""
     return (explained < fraction).sum(-1) + 1

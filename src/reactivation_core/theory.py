@@ -208,7 +208,11 @@ def relaxation_time(length: float, sigma: float, c: float) -> float:
 
 
 class Bounds(NamedTuple):
-    """The loss after a step and the expressions that Section 2.2 puts in its place; each `(n,)`, one per situation."""
+    r"""The loss after a step and the expressions that Section 2.2 puts in its place; each `(n,)`, one per situation.
+
+    `error` is the error made so far, $\lVert f(s) - D r\rVert$, and `remainder` that of Taylor's expansion, $\lVert
+    f(s + \Delta s) - f(s) - f'\Delta s\rVert$.
+    """
 
     loss: Tensor
     taylor: Tensor
@@ -216,6 +220,13 @@ class Bounds(NamedTuple):
     solved: Tensor
     L3: Tensor
     upper: Tensor
+    error: Tensor
+    remainder: Tensor
+
+    @property
+    def complete(self) -> Tensor:
+        """The last expression with what the two approximations left out: an upper bound of the loss."""
+        return self.upper + self.error + self.remainder
 
 
 def bounds(
@@ -249,7 +260,18 @@ def bounds(
         solved=signal + norm(rest @ D.mT).mean(0),
         L3=signal + operator * norm(rest).mean(0),
         upper=signal + operator * rest.square().sum(-1).mean(0).sqrt(),
+        error=norm(f - r @ D.mT),
+        remainder=norm(f_next - f - change),
     )
+
+
+def readout_floor(D: Float[Tensor, "S N_o N_r"], v: float) -> Float[Tensor, " S"]:
+    r"""Least squared error of any network with this readout, whatever its update: that of the last step's noise,
+
+    $$ E\lVert f - D r\rVert^2 \ge v\,\lVert D\rVert_F^2, $$
+
+    since $r = q + \xi$ with $\xi$ of covariance $v I$, mean 0, and independent of all before it."""
+    return v * D.square().sum((1, 2))
 
 
 class IdealNetwork(nn.Module):
@@ -261,7 +283,8 @@ class IdealNetwork(nn.Module):
        \qquad m_j = D^\dagger f(s_j), $$
 
     is Eq. (18) with the exact score of the mixture, and with $f'$ averaged over the states that $r$ may stand for.
-    `phases` runs it like any network, and its `ideal` makes it for a task; it is an ensemble of one, `S = 1`.
+    `phases` runs it like any network, and its `ideal` makes it for a task; it is an ensemble of one, `S = 1`, whose `D`
+    has that axis.
 
     Args:
         f: tuning of the cells, from `(J, d)` to `(J, N_o)`.
@@ -278,7 +301,7 @@ class IdealNetwork(nn.Module):
         super().__init__()
         self.n_cells, self.n_units = D.shape
         self.register_buffer("s", s)
-        self.register_buffer("D", D.double())
+        self.register_buffer("D", D.double()[None])
         self.density = Mixture(self.encode(f(s)), v)
         axes = torch.eye(s.shape[1], dtype=s.dtype, device=s.device)
         along = [torch.func.jvp(f, (s,), (axis.expand_as(s),))[1] for axis in axes]
@@ -291,11 +314,11 @@ class IdealNetwork(nn.Module):
 
     def encode(self, f: Float[Tensor, "*shape N_o"]) -> Float[Tensor, "*shape N_r"]:
         r"""Clean activity $D^\dagger f$."""
-        return minimum_norm(self.D, f.double())
+        return minimum_norm(self.D[0], f.double())
 
     def readout(self, r: Float[Tensor, "*shape N_r"]) -> Float[Tensor, "*shape N_o"]:
         """Output $o = D r$."""
-        return r @ self.D.mT
+        return r @ self.D[0].mT
 
     def step(self, r: Tensor, ds: Float[Tensor, "*shape d"], noise: Float[Tensor, "*shape N_r"] | float) -> Tensor:
         r"""Activity after one step, with `noise` the term $\sigma\,\eta$."""
