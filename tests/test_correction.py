@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from reactivation_core import phases
+from reactivation_core.networks import Network
 from reactivation_core.protocols.correction import correction
 
 
@@ -11,34 +12,28 @@ def normal(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-class Flat:
+class Flat(Network):
     """A linear network that goes a part of the way to a plane in each step, and stays on it."""
 
-    n_networks = 1
+    weights = {"W_in": ("N_r", "N_in")}
 
     def __init__(self, part):
-        self.D, self.part = normal(1, 5, 12), part
+        parameters = {"encoder": normal(1, 12, 5), "D": normal(1, 5, 12), "W_in": normal(1, 12, 2)}
+        super().__init__(parameters, 0.1, 0.02)
         plane = torch.linalg.qr(normal(12, 2, seed=1)).Q
-        self.onto = plane @ plane.T
+        self.part, self.onto = part, plane @ plane.T
 
-    def readout(self, r):
-        return r @ self.D[0].mT
-
-    def __call__(self, r, ds, noise):
-        states = []
-        for t in range(ds.shape[2]):
-            r = r - self.part * (r - r @ self.onto) + noise[:, :, t]
-            states.append(r)
-        return torch.stack(states, 2)
+    def step(self, r, ds, noise):
+        return r - self.part * (r - r @ self.onto) + noise
 
 
 @pytest.mark.parametrize("part, at_once", [(1.0, 1.0), (0.2, 0.36)])
 def test_what_lies_on_the_manifold_stays_and_the_rest_goes_at_the_networks_pace(tiny_experiment, part, at_once):
-    network = Flat(part)
-    ensemble = phases.Ensemble(tiny_experiment, None, network)
-    r, ds, eta = normal(1, 50_000, 12), torch.zeros(1, 50_000, 30, 2), normal(1, 1, 30, 12, seed=2)
-    found = correction(ensemble, r, ds, eta, torch.Generator().manual_seed(3))
-    stays = (network.D[0] @ network.onto).square().sum() / network.D.square().sum()
+    network, generator = Flat(part), torch.Generator().manual_seed(3)
+    ensemble = phases.Ensemble(tiny_experiment, tiny_experiment.task.draw(1, generator), network)
+    r, ds, eta = normal(1, 20_000, 12), torch.zeros(1, 20_000, 20, 2), normal(1, 20_000, 20, 12, seed=2)
+    found = correction(ensemble, r, ds, eta, generator)
+    stays = float((network.D[0].detach() @ network.onto).square().sum() / network.D.detach().square().sum())
     assert found.output[0, -1] == pytest.approx(stays, rel=0.05)
     assert found.activity[0, -1] == pytest.approx(2 / 12, rel=0.05)
     assert found.at_once[0] == pytest.approx(at_once, abs=0.01)

@@ -20,9 +20,7 @@ def test_walks_lead_where_they_should(ds):
     torch.testing.assert_close(path["back"][:, :, :50], back)
     for name, n in {"1": 1, "10": 10, "25": 25}.items():
         torch.testing.assert_close(path[name][:, :, n - 1], back[:, :, n - 1])
-        torch.testing.assert_close(
-            path[name][:, :, 2 * n - 1 :: 2 * n], torch.zeros_like(path[name][:, :, :: 2 * n]), rtol=0, atol=1e-4
-        )
+        assert path[name][:, :, 2 * n - 1 :: 2 * n].abs().max() < 1e-4
     # The same places in the same order, in twice the time.
     torch.testing.assert_close(path["25_slow"][:, :, 1::2], path["25"][:, :, :50], rtol=0, atol=1e-4)
     torch.testing.assert_close(2 * walks["25_half"], walks["25_double"] / 2)

@@ -22,7 +22,7 @@ from torch import Tensor
 from reactivation_core.phases import Ensemble
 
 
-def walks(ds: Float[Tensor, "S B T 2"], n: int = 25) -> dict[str, Float[Tensor, "S B 2T 2"]]:
+def walks(ds: Float[Tensor, "S B T 2"], n: int = 25) -> dict[str, Float[Tensor, "S B 2*T 2"]]:
     """Inputs by name, twice as long as the walk `ds` at whose end they begin.
 
     "none"; "1", "10" and `n` steps back and out, over and over, the last also at half the speed ("slow"), with
@@ -51,7 +51,8 @@ def walks(ds: Float[Tensor, "S B T 2"], n: int = 25) -> dict[str, Float[Tensor, 
 @torch.no_grad()
 def norms(ensemble: Ensemble, start: Float[Tensor, "S B N_r"], ds: Float[Tensor, "S B T d"]) -> Float[Tensor, "S B T"]:
     """Norm of activity after each step from `start` on the input `ds`, without noise."""
-    return ensemble.network(start, ds, start.new_zeros(1, 1, ds.shape[2], 1)).norm(dim=-1)
+    none = start.new_zeros(1, 1, 1, 1).expand(*ds.shape[:3], start.shape[2])
+    return ensemble.network(start, ds, none).norm(dim=-1)
 
 
 def in_quadrature(none: Float[ndarray, " S"], full: Float[ndarray, " S"], size: float) -> Float[ndarray, " S"]:
