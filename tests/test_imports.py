@@ -11,13 +11,9 @@ import torch
 from reactivation_core import cells
 
 ROOT = Path(__file__).parents[1]
-<<<<<<< HEAD
-PACKAGES = {"protocols": ["agreement", "spreading", "spaces"], "edition": ["claims", "chapters", "execution"]}
-=======
-PROTOCOLS = """agreement spreading upper_bound pseudoinverse integration stationarity correction optimum update
+PROTOCOLS = """agreement spreading spaces upper_bound pseudoinverse integration stationarity correction optimum update
     sustaining""".split()
 PACKAGES = {"protocols": PROTOCOLS, "edition": ["claims", "chapters", "execution"]}
->>>>>>> 4b254c0 (Move the tests of the paper's eight assumptions into protocols, each with a case whose answer is known)
 ORDER = """circular noise theory densities statistics cells trajectories tasks networks recurrence experiments phases
     manifolds dynamics protocols store training cluster figures edition cli""".split()
 # With the modules of packages in place.
