@@ -45,12 +45,18 @@ def chapter(values=(0.4, 0.5, 0.6), **parameters):
     return run
 
 
+def record(data, monkeypatch, run):
+    """Make a run the reference."""
+    (data / "results").mkdir()
+    with monkeypatch.context() as patched:
+        patched.setenv(chapters.RECORD, str(data / "results"))
+        run.finish()
+
+
 @pytest.fixture
 def reference(data, monkeypatch):
     """The results of a reference run."""
-    monkeypatch.setenv(chapters.RECORD, "1")
-    chapter().finish()
-    monkeypatch.delenv(chapters.RECORD)
+    record(data, monkeypatch, chapter())
     return data / "results" / "one.json"
 
 
@@ -165,6 +171,13 @@ def test_finish_without_reference_says_how_to_make_it(data):
         chapter().finish()
 
 
+def test_a_claim_that_was_not_measured_is_named(data):
+    run = Chapter("results/one", n=1)
+    for use in (run.table, run.finish):
+        with pytest.raises(ValueError, match="expected a measurement of size for the claim a, got none"):
+            use()
+
+
 def test_malformed_results_are_refused(reference):
     reference.write_text(reference.read_text()[:40])
     with pytest.raises(ValueError, match=r"one\.json"):
@@ -183,10 +196,9 @@ def test_bad_parameters_are_refused(parameters):
 
 def test_the_scorecard_has_every_claim_with_its_verdict_for_both_laws(data, monkeypatch):
     (data / "claims.toml").write_text(CLAIM + CLAIM.replace('"a"', '"b"').replace("results/one", "results/two"))
-    monkeypatch.setenv(chapters.RECORD, "1")
     run = chapter()
     run.measure("size_uniform", np.array([1.9, 2.0, 2.1]))
-    run.finish()
+    record(data, monkeypatch, run)
     first, second = claims.scorecard()
     assert (first["id"], first["value"], first["verdict"]) == ("a", 0.5, "reproduced")
     low, high = first["interval"]

@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -345,6 +346,7 @@ def book(tmp_path, monkeypatch):
         execution.nbformat.write(notebook, folder / "results" / "one.ipynb")
         monkeypatch.setattr(execution, "BOOK", folder)
         monkeypatch.setattr(execution, "STATUS", tmp_path / "status.csv")
+        monkeypatch.setattr(claims, "RESULTS", tmp_path / "data")
         return folder / "results" / "one.ipynb"
 
     return make
@@ -363,16 +365,77 @@ def test_a_chapter_that_fails_is_left_as_it_was(run, book, source, message):
     assert path.read_bytes() == before and not execution.STATUS.exists()
 
 
-def test_a_chapter_is_run_in_place_and_its_time_noted(run, book):
-    path = book("import os; print(os.environ['REACTIVATION_RECORD'])")
+MEASURED = """
+from reactivation_core.edition.chapters import Chapter
+chapter = Chapter("results/one", n=1)
+chapter.measure("size", [0.4, 0.5, 0.6])
+import os
+os.chdir("/")
+chapter.publish(size=[0.4, 0.5, 0.6])
+chapter.finish()
+"""
+
+
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def recorded(book, tmp_path):
+    """A chapter with a record of an earlier run; the folder that has its files, and what they hold."""
+    path = book(MEASURED + "raise ValueError('at the end')")
+    (tmp_path / "data").mkdir()
+    for place in (path.with_suffix(".npz"), tmp_path / "data" / "one.json"):
+        place.write_text("earlier")
+    return tmp_path, files(tmp_path)
+
+
+def test_a_chapter_that_fails_at_its_end_leaves_all_its_files(run, recorded):
+    folder, before = recorded
+    code, _, error = run("run-chapters")
+    assert code == 1
+    one_line(error, "one.ipynb", "ValueError: at the end")
+    assert files(folder) == before
+    # Its kernel knows nothing of the folders of this test.
+    assert not (store.ENSEMBLES.parent / "results" / "one.json").exists()
+
+
+def test_a_chapter_that_cannot_be_written_leaves_all_its_files(run, recorded, monkeypatch):
+    folder, _ = recorded
+    path = folder / "book" / "results" / "one.ipynb"
+    path.write_text(path.read_text().replace("raise ValueError('at the end')", ""))
+    before = files(folder)
+    calls, work = [], os.fsync
+
+    def full(*args):
+        calls.append(args)
+        # Of the notebook, the arrays and the measurements the last.
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        work(*args)
+
+    monkeypatch.setattr(os, "fsync", full)
+    code, _, error = run("run-chapters")
+    assert code == 1
+    one_line(error, "No space left on device")
+    assert files(folder) == before
+
+
+def test_a_chapter_is_run_in_place_and_its_time_noted(run, book, tmp_path, monkeypatch):
+    monkeypatch.setenv(chapters.RECORD, "elsewhere")
+    path = book(MEASURED)
     assert run("run-chapters", "one")[0] == 0
     assert run("run-chapters", "one")[0] == 0
     notebook = execution.nbformat.read(path, as_version=4)
     (cell,) = notebook.cells
-    assert cell.outputs[0].text == "1\n" and not cell.metadata and "papermill" not in notebook.metadata
+    assert cell.outputs[-1].text == "1 measurements agree with one.json.\n"
+    assert not cell.metadata and "papermill" not in notebook.metadata
+    assert claims.results("results/one").measurements["size"].mean == 0.5
+    np.testing.assert_allclose(np.load(path.with_suffix(".npz"))["size"], [0.4, 0.5, 0.6])
+    assert len(files(tmp_path)) == 5
     (row,) = csv.DictReader(execution.STATUS.read_text().splitlines())
     assert row["chapter"] == "results/one" and float(row["seconds"]) >= 0
-    assert chapters.RECORD not in os.environ
+    assert os.environ[chapters.RECORD] == "elsewhere"
 
 
 def test_verify_reads_the_results_of_every_chapter(run, monkeypatch, tmp_path):

@@ -20,7 +20,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from glob import escape
 from importlib.metadata import version
 from pathlib import Path
@@ -165,8 +165,18 @@ def write(path: Path, content: bytes) -> None:
     Raises:
         OSError: if it cannot be written; an existing file is then intact and no other file is left.
     """
-    with _staged(path, content):
-        pass
+    write_together({path: content})
+
+
+def write_together(contents: dict[Path, bytes]) -> None:
+    """Replace files by their contents, once all of these are on disk.
+
+    Raises:
+        OSError: if one cannot be written; existing files are then intact and no other file is left.
+    """
+    with ExitStack() as stack:
+        for path, content in contents.items():
+            stack.enter_context(_staged(path, content))
 
 
 @contextmanager

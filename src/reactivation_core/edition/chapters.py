@@ -6,7 +6,6 @@ the reference, and then the measurements are written instead.
 """
 
 import ast
-import io
 import itertools
 import json
 import math
@@ -28,7 +27,7 @@ from reactivation_core.phases import Ensemble, Phase
 
 BOOK = Path(__file__).resolve().parents[3] / "book"
 
-# Set by `reactivation run-chapters` to make a run the reference.
+# Set by `reactivation run-chapters` to make a run the reference: the folder for what it records.
 RECORD = "REACTIVATION_RECORD"
 
 
@@ -151,14 +150,17 @@ class Chapter:
 
     def publish(self, **arrays: np.ndarray) -> None:
         """Keep what the panels show in `CHAPTER.npz` beside the notebook, for download, if this is the reference."""
-        if os.environ.get(RECORD):
-            buffer = io.BytesIO()
-            np.savez_compressed(buffer, **{name: np.asarray(array, np.float32) for name, array in arrays.items()})
-            store.write(Path(f"{Path(self.name).name}.npz"), buffer.getvalue())
+        if folder := os.environ.get(RECORD):
+            path = Path(folder) / f"{Path(self.name).name}.npz"
+            np.savez_compressed(path, **{name: np.asarray(array, np.float32) for name, array in arrays.items()})
 
     def table(self) -> Markdown:
         """The chapter's claims with what was measured, rounded; where a claim was measured with the released code's
-        uniform noise too, that stands below it."""
+        uniform noise too, that stands below it.
+
+        Raises:
+            ValueError: naming a claim that was not measured.
+        """
         rows = []
         for claim in self._claims():
             for suffix, about in (
@@ -187,6 +189,7 @@ class Chapter:
         """Print the verdicts; write the measurements if this run is the reference, else compare them with it.
 
         Raises:
+            ValueError: naming a claim that was not measured.
             AssertionError: naming each measurement, ensemble or name that differs from the reference.
         """
         for claim in self._claims():
@@ -195,10 +198,10 @@ class Chapter:
             chapter=self.name, parameters=self.parameters, ensembles=self.ensembles, measurements=self.measurements
         )
         path = claims.results_path(self.name)
-        if os.environ.get(RECORD):
-            path.parent.mkdir(exist_ok=True)
-            store.write(path, (json.dumps(mine.model_dump(), indent=1) + "\n").encode())
-        reference = claims.results(self.name)
+        folder = os.environ.get(RECORD)
+        if folder:
+            (Path(folder) / path.name).write_text(json.dumps(mine.model_dump(), indent=1) + "\n")
+        reference = mine if folder else claims.results(self.name)
         if reference is None:
             raise AssertionError(
                 f"no reference {path}: make it with `reactivation run-chapters {Path(self.name).name}`"
@@ -212,7 +215,11 @@ class Chapter:
         print(f"{len(self.measurements)} measurements agree with {path.name}.")
 
     def _claims(self) -> list[claims.Claim]:
-        return [claim for claim in claims.load() if claim.chapter == self.name]
+        mine = [claim for claim in claims.load() if claim.chapter == self.name]
+        for claim in mine:
+            if claim.metric not in self.measurements:
+                raise ValueError(f"expected a measurement of {claim.metric} for the claim {claim.id}, got none")
+        return mine
 
 
 def table(columns: Iterable[str], *rows: Iterable[str | float | Measurement | None]) -> Markdown:

@@ -34,12 +34,14 @@ def notebooks() -> dict[str, Path]:
 def run(path: Path) -> float:
     """Run a notebook in place as the reference, and note time and versions in `data/results/status.csv`.
 
-    The notebook of a chapter that fails is left as it was. Returns its run time in seconds.
+    The notebook, what it publishes and what it measures are replaced together, once all of it has run; of a chapter
+    that fails they are left as they were. Returns its run time in seconds.
 
     Raises:
         ValueError: with the error of the cell that failed, or if its kernel died.
+        OSError: if a file cannot be written.
     """
-    with tempfile.TemporaryDirectory() as folder, _environment(RECORD, "1"):
+    with tempfile.TemporaryDirectory() as folder, _environment(RECORD, folder):
         output = Path(folder) / path.name
         try:
             papermill.execute_notebook(path, output, cwd=path.parent, progress_bar=False, kernel_name="python3")
@@ -48,13 +50,19 @@ def run(path: Path) -> float:
         except nbclient.exceptions.DeadKernelError:
             raise ValueError(f"{path.name}: its kernel died, as it does for want of memory") from None
         notebook = nbformat.read(output, as_version=4)
+        recorded = {
+            place / file.name: file.read_bytes()
+            for suffix, place in ((".npz", path.parent), (".json", claims.RESULTS))
+            for file in Path(folder).glob(f"*{suffix}")
+        }
     seconds = notebook.metadata.pop("papermill")["duration"]
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
         if cell.metadata.get("tags") == []:
             del cell.metadata["tags"]
-    store.write(path, (nbformat.writes(notebook).rstrip("\n") + "\n").encode())
+    claims.RESULTS.mkdir(exist_ok=True)
+    store.write_together({path: (nbformat.writes(notebook).rstrip("\n") + "\n").encode()} | recorded)
     _note_status(path.relative_to(BOOK).with_suffix("").as_posix(), seconds)
     return seconds
 
@@ -77,8 +85,12 @@ def _note_status(chapter: str, seconds: float) -> None:
 
 @contextmanager
 def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
     os.environ[name] = value
     try:
         yield
     finally:
-        del os.environ[name]
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
