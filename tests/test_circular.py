@@ -1,6 +1,7 @@
 import math
 
 import numpy as np
+import pytest
 import scipy.stats
 import torch
 from hypothesis import assume, example, given
@@ -72,3 +73,8 @@ def test_distance_is_the_shorter_arc(a, b, c):
     torch.testing.assert_close(arc, torch.acos(torch.cos(a - b)), atol=1e-6, rtol=0)
     torch.testing.assert_close(arc, circular.distance(b, a), atol=1e-9, rtol=0)
     assert arc <= circular.distance(a, c) + circular.distance(c, b) + 1e-9
+
+
+def test_turns_go_the_shorter_way():
+    bearings = torch.tensor([3.0, -3.0, -2.9, 3.1])
+    assert circular.turns(bearings).tolist() == pytest.approx([2 * math.pi - 6, 0.1, 6.0 - 2 * math.pi], abs=1e-6)

@@ -273,3 +273,20 @@ def test_conditions_are_ensembles_whose_measurements_carry_their_suffix(data, ti
     start = phases.starts(tiny_ensemble, 4, generator)
     assert torch.equal(asleep.decoded, phases.quiescent(tiny_ensemble, 6, 2.0, start, generator).decoded)
     assert one.wake(4, 6, run.generator()).decoded.shape == (3, 4, 6, 2)
+    disturbed = one.under(both["biased", ""])
+    assert disturbed.suffix == "_biased" and disturbed.ensemble.network is one.ensemble.network
+    assert disturbed.ensemble.experiment is both["biased", ""].ensemble.experiment
+
+
+def test_what_is_published_is_kept_by_a_reference_run_only(data, tiny_ensemble, monkeypatch):
+    monkeypatch.setattr(chapters.store, "load", lambda name: replace(tiny_ensemble, sha256=name))
+    for record in ("", str(data)):
+        monkeypatch.setenv(chapters.RECORD, record)
+        run = chapter()
+        run.publish(axis=np.arange(3))
+        run.conditions("noisy{law}", law=("-uniform",))["-uniform"].publish(density={"active": np.ones(2)})
+        assert list(run.arrays) == ["axis", "density_active_uniform"]
+        if record:
+            run.finish()
+    with np.load(data / "one.npz") as kept:
+        assert kept["axis"].tolist() == [0, 1, 2] and kept["density_active_uniform"].dtype == np.float32

@@ -2,6 +2,7 @@
 draws them anew."""
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -51,6 +52,28 @@ def test_trajectories(walk):
 
 
 @picture
+def test_trajectories_by_bias(walk):
+    figures.trajectories_by_bias({bias: dict.fromkeys(figures.NAMES, walk) for bias in figures.DENSITY})
+    return plt.gcf()
+
+
+@picture
+def test_densities_by_bias():
+    values = np.exp(-((figures.grid(1.25) - (0.5, 0)) ** 2).sum(-1) * 4)
+    figures.densities_by_bias({bias: dict.fromkeys(figures.NAMES, values) for bias in figures.DENSITY})
+    return plt.gcf()
+
+
+@picture
+def test_component_panels(walk):
+    points = walk.reshape(-1, 2)
+    both = {"active": points, "quiescent": points / 2}
+    of = {phase: np.linalg.norm(x, axis=1) for phase, x in both.items()}
+    figures.component_panels(both, of, "distance (m)", "viridis", (0, 1), letters="fg")
+    return plt.gcf()
+
+
+@picture
 def test_components(walk):
     figure, axes = figures.panels(1, 3)
     points = walk.reshape(-1, 2)
@@ -80,7 +103,7 @@ def test_divergences():
 def test_boxes():
     figure, axes = figures.panels(1, 3)
     groups = {str(i): np.random.default_rng(i).gamma(1 + i, size=200) for i in range(3)}
-    figures.boxes(axes[0, 0], groups, list(figures.COLOURS.values()) + ["0.5"], "variance (m²)")
+    figures.boxes(axes[0, 0], groups, list(figures.COLOURS.values()) + ["0.5"], "variance (m²)", 0.1, 4.0)
     return figure
 
 

@@ -12,7 +12,7 @@ from reactivation_core import cells
 
 ROOT = Path(__file__).parents[1]
 PROTOCOLS = """agreement spreading spaces upper_bound pseudoinverse integration stationarity correction optimum update
-    sustaining""".split()
+    sustaining rotation""".split()
 PACKAGES = {"protocols": PROTOCOLS, "edition": ["claims", "chapters", "execution"]}
 ORDER = """circular noise theory densities statistics cells trajectories tasks networks recurrence experiments phases
     manifolds dynamics protocols store training cluster figures edition cli""".split()

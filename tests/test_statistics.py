@@ -442,3 +442,30 @@ def test_a_two_way_analysis_finds_what_it_was_made_of(rng):
     x = 2 + first + 3 * second + 4 * both
     squares = [np.square(part).sum(-1).mean() for part in (2 * np.ones((1, 1, 3)), first, 3 * second, 4 * both)]
     assert list(statistics.two_way(x).values()) == pytest.approx(np.array(squares) / sum(squares))
+
+
+def test_project_finds_the_plane_of_waking_in_both_phases(rng):
+    basis = np.linalg.qr(rng.normal(size=(12, 12)))[0]
+    scale = np.array([3.0, 2.0, *[0.1] * 10])
+    awake, asleep = (rng.normal(size=(2, 40, 50, 12)) * s @ basis.T for s in (scale, scale[::-1]))
+    states = {"active": awake, "quiescent": asleep}
+    scores = statistics.project(states)
+    assert scores["active"].var(1) == pytest.approx(np.array([[9.0, 4.0]] * 2), rel=0.1)
+    shares = [statistics.plane_variance(scores[phase], states[phase]) for phase in states]
+    assert shares[0] == pytest.approx(np.full(2, 13 / 13.1), abs=0.01)
+    assert shares[1] == pytest.approx(np.full(2, 0.02 / 13.1), abs=0.01)
+
+
+def test_divergences_go_from_every_column_to_every_row_and_back(rng):
+    small, large = [UniformDensity(1.0)] * 2, [UniformDensity(2.0)] * 2
+    found = densities.divergences([small, large], [large, small, large], rng)
+    assert found.forward.shape == found.backward.shape == (2, 3, 2)
+    assert found.forward[1] == pytest.approx(np.array([[0] * 2, [np.log(4)] * 2, [0] * 2]))
+    assert found.backward[0] == pytest.approx(np.array([[np.log(4)] * 2, [0] * 2, [np.log(4)] * 2]))
+
+
+def test_circular_densities_are_one_a_network(rng):
+    bearings = rng.vonmises(1.0, 1.0, (2, 5, 40))
+    found = densities.circular(bearings)
+    theta = np.linspace(-3.0, 3.0, 7)
+    assert [p(theta) for p in found] == [pytest.approx(CircularDensity(x.ravel())(theta)) for x in bearings]

@@ -28,3 +28,8 @@ def mean(angle: Float[Tensor, "*shape"], dim: int) -> Float[Tensor, "..."]:
 def distance(a: Float[Tensor, "..."], b: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     r"""Length of the shorter arc between two angles, in $[0, \pi]$ radians."""
     return wrap(a - b).abs()
+
+
+def turns(bearings: Float[Tensor, "*shape T"]) -> Float[Tensor, "*shape T-1"]:
+    """Angle from each bearing to the next, by the shorter way; positive counter-clockwise."""
+    return wrap(bearings.diff(dim=-1))

@@ -5,6 +5,9 @@ Kernel estimates in the plane and on the circle with SciPy's default bandwidth; 
 Source: Krishna et al. (2024), Appendix A.2; Scott (1992) for the bandwidth.
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 import scipy.fft
 import scipy.ndimage
@@ -164,11 +167,32 @@ def kernel(positions: Float[ndarray, "S *shape 2"], factor: float = 1.0) -> list
     return [KernelDensity(x.reshape(-1, 2), factor) for x in positions]
 
 
+def circular(bearings: Float[ndarray, " S *shape"]) -> list[CircularDensity]:
+    """Density on the circle of each network, over all its trajectories and steps."""
+    return [CircularDensity(x.ravel()) for x in bearings]
+
+
 def divergence(
     p: list[AnyDensity], q: list[AnyDensity], generator: np.random.Generator, n: int = 2500
 ) -> Float[ndarray, " S"]:
     """`kl_divergence` of each network's pair of densities, in nats."""
     return np.array([kl_divergence(a, b, generator, n) for a, b in zip(p, q, strict=True)])
+
+
+class Divergences(NamedTuple):
+    """KL(column ‖ row) and, the other way round, KL(row ‖ column), in nats."""
+
+    forward: Float[ndarray, "rows columns S"]
+    backward: Float[ndarray, "rows columns S"]
+
+
+def divergences(
+    rows: Sequence[list[AnyDensity]], columns: Sequence[list[AnyDensity]], generator: np.random.Generator
+) -> Divergences:
+    """Every column's densities against every row's, network by network, as in Fig. 2e."""
+    forward = [[divergence(q, p, generator) for q in columns] for p in rows]
+    backward = [[divergence(p, q, generator) for q in columns] for p in rows]
+    return Divergences(np.array(forward), np.array(backward))
 
 
 def sliced_wasserstein(

@@ -4,6 +4,9 @@ Waking is blue and quiescence red throughout; densities are magma, distances and
 Every function draws one panel on the Axes it is given, labels it, and returns nothing.
 """
 
+from collections.abc import Sequence
+from itertools import zip_longest
+
 import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Float, Real
@@ -15,6 +18,10 @@ from reactivation_core.statistics import interval
 
 COLOURS = {"active": "#2166ac", "quiescent": "#b2182b"}
 NAMES = {"active": "awake", "quiescent": "asleep"}
+COMPONENTS = ("PC 1 (awake)", "PC 2 (awake)")
+
+# Where the colours of densities of decoded positions end, per m²; 1 / 2.2² = 0.21 is uniform.
+DENSITY = {"unbiased": 0.6, "biased": 3.0}
 
 STYLE = {
     "figure.dpi": 150,
@@ -127,12 +134,66 @@ def trajectories(ax: Axes, positions: Float[ndarray, "B T 2"], phase: str) -> No
     plane(ax, 1.25)
 
 
+def trajectory_panels(
+    shown: dict[str, tuple[str, Float[ndarray, "B T 2"]]], columns: int, height: float, letters: str = ""
+) -> None:
+    """A panel of `trajectories` for each title: the phase and decoded positions."""
+    for ax, (phase, positions) in zip(_titled(list(shown), columns, height, letters), shown.values(), strict=True):
+        trajectories(ax, positions, phase)
+
+
+def trajectories_by_bias(positions: dict[str, dict[str, Float[ndarray, "B T 2"]]]) -> None:
+    """Some decoded trajectories awake and asleep, a row for each bias; panels a to d."""
+    shown = {
+        f"{bias}, {NAMES[phase]}": (phase, of[phase][:n])
+        for bias, of in positions.items()
+        for phase, n in (("active", 25), ("quiescent", 50))
+    }
+    trajectory_panels(shown, 2, 6.2, "abcd")
+
+
+def densities_by_bias(maps: dict[str, dict[str, Float[ndarray, "n n"]]]) -> None:
+    """Densities of decoded positions awake and asleep, a row for each bias with its colours; panels e to h."""
+    shown = {f"{bias}, {NAMES[phase]}": of[phase] for bias, of in maps.items() for phase in NAMES}
+    density_panels(shown, 2, 5.2, [DENSITY[bias] for bias in maps for _ in NAMES], "efgh")
+
+
+def _titled(titles: list[str], columns: int, height: float, letters: str) -> list[Axes]:
+    _, axes = panels(columns, height, rows=-(-len(titles) // columns))
+    for ax, title, name in zip_longest(axes.flat, titles, letters):
+        letter(ax, name, title) if name else ax.set_title(title)
+    return list(axes.flat)
+
+
 def components(
     ax: Axes, scores: Float[ndarray, "n 2"], colour: Float[ndarray, " n"], label: str, cmap: str, limits: tuple
 ) -> None:
     """Activity on two principal components, coloured by what it stands for; with a colour bar."""
     dots = ax.scatter(*scores.T, c=colour, s=1.5, cmap=cmap, vmin=limits[0], vmax=limits[1], lw=0, rasterized=True)
     ax.figure.colorbar(dots, ax=ax, label=label, shrink=0.75)
+
+
+def component_panels(
+    scores: dict[str, Float[ndarray, "n 2"]],
+    colour: dict[str, Float[ndarray, " n"]],
+    label: str,
+    cmap: str,
+    limits: tuple,
+    titles: dict[str, str] = NAMES,
+    letters: str = "",
+) -> None:
+    """Activity in each phase on the first two waking components, on one scale; a cross at the mean of waking."""
+    axes = _titled([titles[phase] for phase in scores], len(scores), 2.8, letters)
+    limit = component_limit(*scores.values())
+    for ax, phase in zip(axes, scores, strict=True):
+        components(ax, scores[phase], colour[phase], label, cmap, limits)
+        ax.plot(0, 0, "+", color="k", ms=8)
+        plane(ax, limit, COMPONENTS)
+
+
+def component_limit(*scores: Float[ndarray, "n 2"]) -> float:
+    """Half the side of a square about the mean of waking activity that holds all scores."""
+    return 1.05 * max(np.abs(x).max() for x in scores)
 
 
 def grid(limit: float) -> Float[ndarray, "100 100 2"]:
@@ -145,6 +206,23 @@ def density(ax: Axes, values: Float[ndarray, "n n"], limit: float, vmax: float, 
     """A density on `grid(limit)`, with a colour bar from 0 to `vmax`."""
     image = ax.imshow(values, origin="lower", extent=(-limit, limit, -limit, limit), vmin=0, vmax=vmax)
     ax.figure.colorbar(image, ax=ax, label=unit, shrink=0.75)
+
+
+def density_panels(
+    shown: dict[str, Float[ndarray, "n n"]],
+    columns: int,
+    height: float,
+    vmax: float | Sequence[float],
+    letters: str = "",
+    limit: float = 1.25,
+    unit: str = "per m²",
+    labels: tuple[str, str] = ("x (m)", "y (m)"),
+) -> None:
+    """A map of a density on `grid(limit)` for each title, colours to `vmax`, of all or of each."""
+    axes = _titled(list(shown), columns, height, letters)
+    for ax, values, end in zip(axes, shown.values(), np.broadcast_to(vmax, len(shown)), strict=True):
+        density(ax, values, limit, end, unit)
+        plane(ax, limit, labels)
 
 
 def plane(ax: Axes, limit: float, labels: tuple[str, str] = ("x (m)", "y (m)")) -> None:
@@ -164,10 +242,20 @@ def divergences(ax: Axes, values: Float[ndarray, "rows columns"], rows: list[str
     ax.figure.colorbar(image, ax=ax, label="nats", shrink=0.75)
 
 
-def boxes(ax: Axes, groups: dict[str, Float[ndarray, " n"]], colours: list[str], label: str) -> None:
-    """Box plots: median, quartiles, and whiskers to the last point within 1.5 times their distance; mean as a dot."""
+def boxes(
+    ax: Axes,
+    groups: dict[str, Float[ndarray, " n"]],
+    colours: list[str],
+    label: str,
+    floor: float,
+    paper: float,
+) -> None:
+    """Box plots: median, quartiles, and whiskers to the last point within 1.5 times their distance; mean as a dot.
+
+    On a logarithmic axis from `floor`, where what lies below it is drawn; dashed, the end of the paper's axis.
+    """
     drawn = ax.boxplot(
-        list(groups.values()),
+        [np.maximum(values, floor) for values in groups.values()],
         tick_labels=list(groups),
         patch_artist=True,
         showmeans=True,
@@ -178,7 +266,8 @@ def boxes(ax: Axes, groups: dict[str, Float[ndarray, " n"]], colours: list[str],
     )
     for patch, colour in zip(drawn["boxes"], colours, strict=True):
         patch.set(facecolor=colour, alpha=0.6)
-    ax.set(ylabel=label, ylim=(0, None))
+    ax.axhline(paper, color="k", lw=0.8, ls="--")
+    ax.set(ylabel=label, yscale="log", ylim=(floor / 1.5, None))
 
 
 def bearings(ax: Axes, angles: Float[ndarray, " n"], phase: str) -> None:
@@ -193,7 +282,7 @@ def bearings(ax: Axes, angles: Float[ndarray, " n"], phase: str) -> None:
 
 
 def velocities(ax: Axes, turns: Float[ndarray, " n"], phase: str) -> None:
-    """Histogram of the angular velocity per step, with a line at 0 and a dashed one at the mean.
+    """Histogram of the angular velocity per step, with a line at 0, and a dashed one at the mean, which is written.
 
     Turns of decoded bearings are multiples of a third of the spacing of 512 cells. A bin is three spacings wide, with 0
     in the middle of one, so that no turn lies on an edge and every bin holds as many values.
@@ -203,4 +292,5 @@ def velocities(ax: Axes, turns: Float[ndarray, " n"], phase: str) -> None:
     ax.hist(turns, width * (np.arange(-n, n + 2) - 0.5), density=True, color=COLOURS[phase], alpha=0.7)
     ax.axvline(0, color="k", lw=0.8)
     ax.axvline(turns.mean(), color="k", lw=1, ls="--")
+    ax.text(0.03, 0.97, f"mean\n{turns.mean():.4f}", transform=ax.transAxes, va="top", fontsize=8)
     ax.set(xlabel="angular velocity (rad/step)", yticks=[], xlim=(-limit, limit))

@@ -5,7 +5,7 @@ Intervals are over networks.
 Source: Krishna et al. (2024), Appendix A.2.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +23,9 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return f"{self.mean:.3g} ({self.low:.3g} to {self.high:.3g})"
+
 
 def interval(values: Float[ndarray, " S"]) -> Interval:
     """Mean over networks with Student's 95 % interval, which takes them as independent draws from a normal law."""
@@ -33,7 +36,7 @@ def interval(values: Float[ndarray, " S"]) -> Interval:
     return Interval(values.mean(), values.mean() - half, values.mean() + half)
 
 
-def each(function: Callable, *arguments: Sequence) -> ndarray:
+def each(function: Callable, *arguments: Iterable) -> ndarray:
     """A function of one network's arrays for every network: its values, with the axis `S` first."""
     return np.array([function(*of) for of in zip(*arguments, strict=True)])
 
@@ -52,6 +55,18 @@ def principal_components(states: Float[ndarray, "n N_r"], n_components: int | No
 def explained_variance(states: Float[ndarray, "n N_r"]) -> Float[ndarray, " N_r"]:
     """Fraction of the variance of activity in the first 1, 2, … principal components."""
     return np.cumsum(principal_components(states).explained_variance_ratio_)
+
+
+def project(states: dict[str, Float[ndarray, "S B T N_r"]]) -> dict[str, Float[ndarray, "S n 2"]]:
+    """Scores of each phase on the first two principal components of *waking* activity, network by network."""
+    flat = {phase: x.reshape(len(x), -1, x.shape[-1]) for phase, x in states.items()}
+    planes = [principal_components(x, 2) for x in flat["active"]]
+    return {phase: each(PCA.transform, planes, x) for phase, x in flat.items()}
+
+
+def plane_variance(scores: Float[ndarray, "S n 2"], states: Float[ndarray, "S B T N_r"]) -> Float[ndarray, " S"]:
+    """Share of the variance of activity that its scores on a plane have."""
+    return scores.var(1).sum(-1) / states.var((1, 2)).sum(-1)
 
 
 def r_squared(error: Float[ndarray, "n N"], values: Float[ndarray, "n N"]) -> float:

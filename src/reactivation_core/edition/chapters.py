@@ -12,7 +12,7 @@ import math
 import os
 import string
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -61,9 +61,18 @@ class Condition:
         """As `phases.sleep`."""
         return phases.sleep(self.ensemble, n_trajectories, n_steps, generator, c, record)
 
+    def under(self, other: "Condition") -> "Condition":
+        """These networks in another condition's noise, with its suffix."""
+        ensemble = replace(self.ensemble, experiment=other.ensemble.experiment)
+        return replace(other, ensemble=ensemble)
+
     def measure(self, name: str, values: np.ndarray, unit: str = "", tolerance: float = 0.02) -> Measurement:
         """As `Chapter.measure`, under the name with the condition's suffix."""
         return self.chapter.measure(name + self.suffix, values, unit, tolerance)
+
+    def publish(self, **arrays: np.ndarray | dict[str, np.ndarray]) -> None:
+        """As `Chapter.publish`, under names with the condition's suffix."""
+        self.chapter.publish(**{name + self.suffix: x for name, x in _flat(arrays).items()})
 
 
 class Chapter:
@@ -96,6 +105,7 @@ class Chapter:
         self.name, self.parameters = name, parameters
         self.ensembles: dict[str, str] = {}
         self.measurements: dict[str, Measurement] = {}
+        self.arrays: dict[str, np.ndarray] = {}
         self._loaded: dict[str, Ensemble] = {}
 
     def generator(self, offset: int = 0) -> torch.Generator:
@@ -148,11 +158,10 @@ class Chapter:
         parameters = ", ".join(f"{name} = {value}" for name, value in self.parameters.items())
         return Markdown(f"Networks: {ensembles}. Parameters: {parameters}. Run on {date.today()}.")
 
-    def publish(self, **arrays: np.ndarray) -> None:
-        """Keep what the panels show in `CHAPTER.npz` beside the notebook, for download, if this is the reference."""
-        if folder := os.environ.get(RECORD):
-            path = Path(folder) / f"{Path(self.name).name}.npz"
-            np.savez_compressed(path, **{name: np.asarray(array, np.float32) for name, array in arrays.items()})
+    def publish(self, **arrays: np.ndarray | dict[str, np.ndarray]) -> None:
+        """Remember what the panels show; `finish` keeps it in `CHAPTER.npz` beside the notebook, for download, if this
+        is the reference. `density={"active": x}` is named `density_active`."""
+        self.arrays |= {name: np.asarray(x, np.float32) for name, x in _flat(arrays).items()}
 
     def table(self) -> Markdown:
         """The chapter's claims with what was measured, rounded; where a claim was measured with the released code's
@@ -201,6 +210,8 @@ class Chapter:
         folder = os.environ.get(RECORD)
         if folder:
             (Path(folder) / path.name).write_text(json.dumps(mine.model_dump(), indent=1) + "\n")
+            if self.arrays:
+                np.savez_compressed(Path(folder) / f"{path.stem}.npz", **self.arrays)
         reference = mine if folder else claims.results(self.name)
         if reference is None:
             raise AssertionError(
@@ -220,6 +231,13 @@ class Chapter:
             if claim.metric not in self.measurements:
                 raise ValueError(f"expected a measurement of {claim.metric} for the claim {claim.id}, got none")
         return mine
+
+
+def _flat(arrays: dict) -> dict[str, np.ndarray]:
+    found = {}
+    for name, of in arrays.items():
+        found |= {f"{name}_{key}": x for key, x in of.items()} if isinstance(of, dict) else {name: of}
+    return found
 
 
 def table(columns: Iterable[str], *rows: Iterable[str | float | Measurement | None]) -> Markdown:

@@ -14,6 +14,7 @@ from typing import Literal, get_args
 from pydantic import ValidationError
 
 from reactivation_core.experiments import problems
+from reactivation_core.statistics import Interval
 from reactivation_core.store import ENSEMBLES
 from reactivation_core.trajectories import Settings
 
@@ -61,7 +62,7 @@ class Measurement(Settings):
         return self.tolerance * max(abs(self.mean), (self.high - self.low) / 2)
 
     def __str__(self) -> str:
-        return f"{self.mean:.3g} ({self.low:.3g} to {self.high:.3g})"
+        return str(Interval(self.mean, self.low, self.high))
 
 
 class Results(Settings):
