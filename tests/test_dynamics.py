@@ -44,7 +44,7 @@ def test_a_function_of_one_network_refuses_several(tiny_experiment, generator):
 
 def test_slow_directions_are_counted():
     A = torch.diag(torch.tensor([1.01, 0.99, -0.985, 0.97, 0.5]))[None]
-    assert dynamics.slow_directions(A, 50).tolist() == [3]
+    assert dynamics.slow_directions(dynamics.moduli(A), 50).tolist() == [3]
 
 
 def test_without_a_bias_newton_goes_to_zero_at_once(tiny_experiment, generator):
@@ -64,6 +64,7 @@ def test_flow_is_the_step_again_and_again(ensemble, generator):
     path = dynamics.flow(ensemble, r, 2, bias=0.1)
     assert torch.equal(path[0], r)
     assert torch.equal(path[2], dynamics.step(ensemble, dynamics.step(ensemble, r, 0.1), 0.1))
+    assert torch.equal(path[2], dynamics.after(ensemble, r, 2, bias=0.1))
 
 
 def test_noise_is_carried_as_its_covariance_is(ensemble, generator):
@@ -118,7 +119,7 @@ def test_the_ring_is_found_in_noisy_activity(ideal, generator):
 def test_the_ideal_ring_has_one_slow_direction(ideal, generator):
     s = torch.linspace(-3, 3, 7)[:, None]
     m = ideal.network.encode(ideal.task.cells.tuning(s[None])[0])
-    assert dynamics.slow_directions(dynamics.jacobian(ideal, m), 20).tolist() == [1] * 7
+    assert dynamics.slow_directions(dynamics.moduli(dynamics.jacobian(ideal, m)), 20).tolist() == [1] * 7
 
 
 def test_the_gru_is_not_homogeneous(ensemble, generator):

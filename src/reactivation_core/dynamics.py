@@ -42,10 +42,15 @@ def jacobian(ensemble: Ensemble, r: Float[Tensor, "n N"]) -> Float[Tensor, "n N 
     return _pull(ensemble, r, rows).movedim(0, 1)
 
 
-def slow_directions(A: Float[Tensor, "n N N"], n_steps: float) -> Int[Tensor, " n"]:
+def moduli(A: Float[Tensor, "n N N"]) -> Float[Tensor, "n N"]:
+    r"""$\lvert\lambda\rvert$ of the eigenvalues of each Jacobian, largest first."""
+    return torch.linalg.eigvals(A).abs().sort(-1, descending=True).values
+
+
+def slow_directions(moduli: Float[Tensor, "n N"], n_steps: float) -> Int[Tensor, " n"]:
     r"""Number of eigenvalues of each Jacobian whose time constant $-1/\log\lvert\lambda\rvert$ is above `n_steps`, or
     that grow."""
-    return (torch.linalg.eigvals(A).abs() > math.exp(-1 / n_steps)).sum(-1)
+    return (moduli > math.exp(-1 / n_steps)).sum(-1)
 
 
 @torch.no_grad()
@@ -69,6 +74,14 @@ def flow(ensemble: Ensemble, r: Float[Tensor, "n N"], n_steps: int, bias: float 
     for _ in range(n_steps):
         path.append(settle(step(ensemble, path[-1], bias)))
     return torch.stack(path)
+
+
+@torch.no_grad()
+def after(ensemble: Ensemble, r: Float[Tensor, "n N"], n_steps: int, bias: float = 0.0) -> Float[Tensor, "n N"]:
+    """Activity without noise after `n_steps` steps, where `flow` would hold too many."""
+    for _ in range(n_steps):
+        r = settle(step(ensemble, r, bias))
+    return r
 
 
 @torch.no_grad()

@@ -93,7 +93,7 @@ def dimensions(explained: Float[ndarray, "*shape N_r"], fraction: float = 0.9) -
     return (explained < fraction).sum(-1) + 1
 
 
-def step_lengths(positions: Float[ndarray, "*shape T 2"]) -> Float[ndarray, "*shape T-1"]:
+def step_lengths(positions: Float[ndarray, "*shape T d"]) -> Float[ndarray, "*shape T-1"]:
     """Distance between successive decoded positions, in metres."""
     return np.linalg.norm(np.diff(positions, axis=-2), axis=-1)
 
