@@ -9,6 +9,15 @@ from reactivation_core import experiments
 from reactivation_core.phases import untrained
 
 
+def pytest_addoption(parser):
+    parser.addoption("--device", default="cpu", help="where the tests that compare a device with the CPU compute")
+
+
+@pytest.fixture
+def device(request):
+    return request.config.getoption("device")
+
+
 @pytest.fixture
 def generator():
     return torch.Generator().manual_seed(0)

@@ -51,7 +51,8 @@ class HeadDirectionSettings(Settings):
 
     def draw(self, n_networks: int, generator: torch.Generator) -> HeadDirectionTask:
         r"""The task with bearings evenly spaced in $[-\pi, \pi)$, none twice."""
-        angles = torch.arange(self.n_cells) * (2 * math.pi / self.n_cells) - math.pi
+        # On every device those of the CPU.
+        angles = torch.arange(self.n_cells, device="cpu") * (2 * math.pi / self.n_cells) - math.pi
         return self.restore(n_networks, angles.to(generator.device))
 
     def restore(self, n_networks: int, angles: Tensor) -> HeadDirectionTask:

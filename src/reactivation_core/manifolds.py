@@ -73,14 +73,14 @@ class Plane(Manifold):
         if not getattr(self.cells, "normalise", False):
             raise ValueError("expected a network of the position task with normalised place cells")
         self.limit = ensemble.task.motion.box / 2 + 0.1
-        self.r_mean, self.f_mean = r.mean(0), torch.zeros(())
+        self.r_mean, self.f_mean = r.mean(0), r.new_zeros(())
         s = self._decode(r)
         for i in range(self.N_ROUNDS):
             f = self.cells.tuning(s[None])[0]
             self.f_mean = f.mean(0)
             f = (f - self.f_mean).double()
             gram = f.T @ f
-            regularised = gram + self.RIDGE * len(f) * torch.eye(len(gram), dtype=gram.dtype)
+            regularised = gram + self.RIDGE * len(f) * torch.eye(len(gram), dtype=gram.dtype, device=r.device)
             M = torch.linalg.solve(regularised, f.T @ (r - self.r_mean).double())
             # m(s) lies in few dimensions, and the nearest point is sought within them.
             value, vector = torch.linalg.eigh(M.T @ gram @ M)
@@ -152,9 +152,9 @@ class Plane(Manifold):
         def log_density(s):
             e1, e2 = self.tangents(s)
             determinant = (e1 * e1).sum(-1) * (e2 * e2).sum(-1) - (e1 * e2).sum(-1).square()
-            return torch.from_numpy(density(s.numpy())).to(self.r_mean.dtype).log() - determinant.log() / 2
+            return torch.from_numpy(density(s.cpu().numpy())).to(self.r_mean).log() - determinant.log() / 2
 
-        steps = h * torch.eye(2, dtype=s.dtype)
+        steps = h * torch.eye(2, dtype=s.dtype, device=s.device)
         gradient = torch.stack([(log_density(s + x) - log_density(s - x)) / (2 * h) for x in steps], -1)
         return torch.einsum("na,ani->ni", gradient, dual(self.tangents(s)))
 

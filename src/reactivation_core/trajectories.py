@@ -67,7 +67,7 @@ class Animal(Settings):
         speeds = (-2 * torch.log1p(-_draw(torch.rand, (n_steps + 1, S, B), generator, 1))).sqrt()
         steps = self.speed * self.dt * speeds
         turns = self.turning * self.dt * _draw(torch.randn, (n_steps + 1, S, B), generator, 1)
-        moving = _moving(self.rests, (n_steps + 1, S, B), generator).to(s.device)
+        moving = _moving(self.rests, (n_steps + 1, S, B), generator, s.device)
         positions = []
         for step, turn, moves in zip(steps, turns, moving, strict=True):
             nearest, axis = s.abs().max(-1)
@@ -102,7 +102,7 @@ class Head(Settings):
         ds = self.turning * self.dt * _draw(torch.randn, (S, B, n_steps, 1), generator, 0)
         if self.counter_clockwise:
             ds = ds.abs()
-        ds = ds * _moving(self.rests, (n_steps, S, B), generator).to(ds.device).movedim(0, -1)[..., None]
+        ds = ds * _moving(self.rests, (n_steps, S, B), generator, ds.device).movedim(0, -1)[..., None]
         return Trajectories(wrap(torch.cat((start, start + ds.cumsum(2)), 2)), ds)
 
 
@@ -114,10 +114,12 @@ def _draw(draw: Callable, shape: tuple[int, ...], generator: Generators, network
     return torch.cat([draw(size, generator=one, device=one.device) for one in generator], networks)
 
 
-def _moving(rests: float | None, shape: tuple[int, int, int], generator: Generators) -> Tensor:
+def _moving(
+    rests: float | None, shape: tuple[int, int, int], generator: Generators, device: torch.device
+) -> Tensor:
     """Whether each step is one of motion, `(T, S, B)`: a chain of two equally likely states with mean stays `rests`."""
     if rests is None:
-        return torch.ones(1, dtype=torch.bool).expand(shape)
+        return torch.ones(1, dtype=torch.bool, device=device).expand(shape)
     uniform = _draw(torch.rand, (shape[0] + 1, *shape[1:]), generator, 1)
     switches = torch.cat((uniform[:1] < 0.5, uniform[1:] < 1 / rests))
     return switches.cumsum(0)[1:] % 2 == 1
