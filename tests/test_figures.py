@@ -27,6 +27,15 @@ def test_schematic():
 
 
 @picture
+def test_on_curve():
+    figure, axes = figures.panels(1, 2.5)
+    x, line = np.arange(1.0, 5), np.linspace(0.5, 5)
+    values = x**2 * (1 + 0.1 * np.random.default_rng(0).normal(size=(5, 4)))
+    figures.on_curve(axes[0, 0], x, values, (line, line**2), label="measured")
+    return figure
+
+
+@picture
 def test_training_curve():
     figure, axes = figures.panels(2, 2.5)
     values = np.exp(-np.arange(10) / 3) * np.array([[1.0], [1.2], [0.7]])

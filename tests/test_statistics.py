@@ -356,6 +356,23 @@ def test_transition_distance_counts_unvisited_tiles():
     assert statistics.transition_distance(q, q) == 0
 
 
+def test_departure_of_one_normal_law_from_another(rng):
+    found = statistics.departure(np.sqrt(2) * rng.standard_normal(20_000), scipy.stats.norm())
+    assert found.ks == pytest.approx(0.083, abs=0.01)
+    assert found.kl == pytest.approx((1 - np.log(2)) / 2, abs=0.02)
+
+
+def test_tiles_of_the_square():
+    positions = np.array([[-0.9, -0.9], [0.9, -0.9], [-0.9, 0.9], [5.0, 5.0]])
+    assert statistics.tiles(positions, 1.0, 2).tolist() == [0, 2, 1, 3]
+
+
+def test_explained_by_tile_is_the_mean_square_of_the_means():
+    tile, y = np.array([0, 0, 1, 1]), np.array([[1.0], [3.0], [-5.0], [5.0]])
+    assert statistics.explained_by_tile(y, tile, np.array([True, True])) == pytest.approx(2.0)
+    assert statistics.explained_by_tile(y, tile, np.array([False, True])) == 0
+
+
 def test_transitions_need_a_lag_shorter_than_the_trajectories(rng):
     with pytest.raises(ValueError, match="lag of 1 to 199"):
         statistics.transitions(cycle(rng, 200, 0.5), 200, 2.0, 2)

@@ -157,42 +157,70 @@ def test_tempered_density_is_stationary():
     assert sympy.simplify(change) == 0
 
 
-def stationary(density, v, c=2.0):
-    """Stationary law of `langevin` on a line, by the powers of its transition matrix: grid and probabilities."""
-    x = torch.linspace(-6, 6, 601, dtype=torch.float64)
-    mean = x + theory.drift(density, x[:, None], v)[:, 0]
-    transition = torch.softmax(-((x - mean[:, None]) ** 2) / (2 * c * v), -1)
-    for _ in range(14):
-        transition = transition @ transition
-    return x, transition[300]
+LINE = torch.linspace(-6, 6, 601, dtype=torch.float64)
 
 
-def test_weak_error_is_of_first_order():
-    density = Mixture(torch.tensor([[-1.0], [1.5]]), 0.5, torch.tensor([0.4, 0.6]))
-    x = torch.linspace(-6, 6, 601, dtype=torch.float64)
-    p = density.log_prob(x[:, None]).softmax(0)
-    errors = []
-    for v in (0.04, 0.02, 0.01):
-        _, q = stationary(density, v)
-        errors.append(((q - p) @ x**2).item())
-    orders = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
-    assert orders == pytest.approx([1, 1], abs=0.1)
+@pytest.mark.parametrize("c", [1.0, 2.0])
+@pytest.mark.parametrize("variance", [0.01, 1.0])
+def test_stationary_law_of_normal_activity(variance, c):
+    v = 0.01
+    density = Gaussian(torch.tensor([variance - v]), v)
+    q = theory.stationary_law(density, v, LINE, c)
+    assert q.sum() == pytest.approx(1)
+    assert q @ LINE**2 == pytest.approx(theory.stationary_variance(variance, v, c), rel=1e-6)
 
 
 @pytest.mark.parametrize("v", [0.1, 0.01])
 def test_across_the_manifold_the_step_does_not_help(v):
-    x, q = stationary(Gaussian(torch.zeros(1), v), v)
-    assert q @ x**2 == pytest.approx(2 * v, rel=1e-6)
+    absolute, second, fourth = theory.weak_error(Gaussian(torch.zeros(1), v), v, LINE)
+    assert (absolute, second, fourth) == pytest.approx((math.sqrt(2) - 1, 1, 3), rel=0.01)
+
+
+def test_weak_error_is_of_first_order():
+    density = Mixture(torch.tensor([[-1.0], [1.5]]), 0.5, torch.tensor([0.4, 0.6]))
+    errors = [theory.weak_error(density, v, LINE)[1] for v in (0.04, 0.02, 0.01)]
+    orders = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
+    assert orders == pytest.approx([1, 1], abs=0.1)
+
+
+def test_sampling_the_posterior_is_exact_where_its_mean_is_not(generator):
+    v, angle, n = 0.1, torch.arange(128, dtype=torch.float64) * (2 * math.pi / 128), 20_000
+    points = torch.stack((angle.cos(), angle.sin()), -1)
+    ring = Mixture(points, v, angle.cos().exp())
+    waking = ring.sample(n, generator)
+    exact = theory.posterior_sampling(ring, points[64:65].expand(n, 2), generator, 60)
+    wide = theory.langevin(ring, waking, v, 2, generator, 10)
+    radial = [x.norm(dim=-1).var().item() for x in (waking, exact, wide)]
+    cosine = [(x[:, 0] / x.norm(dim=-1)).mean().item() for x in (waking, exact)]
+    assert radial[1] == pytest.approx(radial[0], rel=0.05) and radial[2] > 1.6 * radial[0]
+    assert cosine[1] == pytest.approx(cosine[0], abs=0.02)
+
+
+def test_mean_cosine_of_von_mises_angles():
+    assert theory.mean_cosine(0.0) == 0
+    assert theory.mean_cosine(3.0) == pytest.approx(scipy.stats.vonmises(3.0).expect(math.cos), abs=1e-6)
 
 
 def test_quiescence_on_a_ring_forgets_its_place(generator):
     v, n_steps, c = 0.01, 50, 2.0
     ring, r = Circle(1.0, v), torch.tensor([1.0, 0.0], dtype=torch.float64).expand(20_000, 2)
-    for _ in range(n_steps):
-        r = theory.langevin(ring, r, v, c, generator)
+    r = theory.langevin(ring, r, v, c, generator, n_steps)
     correlation = (r[:, 0] / r.norm(dim=-1)).mean().item()
     # σ = 1 and dt = v.
     assert -n_steps * v / math.log(correlation) == pytest.approx(theory.relaxation_time(2 * math.pi, 1, c), rel=0.05)
+
+
+def test_waking_variance_solves_its_recursion():
+    # The state and the estimate as one linear recursion z' = A z + B ξ: the variance that its equation has.
+    alpha, v, variance = 0.9, 0.05, 2.0
+    b = 1 - v / (variance + v)
+    A = torch.tensor([[alpha, 0.0], [alpha - 1, b]], dtype=torch.float64)
+    B = torch.tensor([[math.sqrt(variance * (1 - alpha**2)), 0]] * 2, dtype=torch.float64)
+    B[1, 1] = math.sqrt(v)
+    system = torch.eye(4, dtype=torch.float64) - torch.kron(A, A)
+    covariance = torch.linalg.solve(system, (B @ B.T).flatten()).reshape(2, 2)
+    assert covariance[0, 0] == pytest.approx(variance)
+    assert theory.waking_variance(variance, v, alpha) == pytest.approx(covariance[1, 1].item())
 
 
 def test_relaxation_time_scales():
@@ -302,6 +330,18 @@ def test_ideal_network_runs_awake_and_asleep_and_tracks(head, generator):
     assert error[9::10] == pytest.approx(predicted[9::10], rel=0.25)
     asleep = phases.quiescent(head, 5, math.sqrt(2), awake.states[:, :, -1], generator, record=("states", "decoded"))
     assert asleep.decoded.shape == (1, 400, 5, 1)
+
+
+def test_a_finite_turn_falls_short_by_what_is_predicted(head):
+    network, turning = head.network, 0.3
+    turns = turning * torch.linspace(-5, 5, 401, dtype=torch.float64)
+    start = network.density.points[128:129].expand(401, -1)
+    reached = network.bearing(network.step(start, turns[:, None], 0.0))
+    weights = (-(turns / turning).square() / 2).softmax(0)
+    taken = float(weights @ (turns - reached).square())
+    assert theory.turn_variance(network, turning) == pytest.approx(taken, rel=0.03)
+    small = theory.turn_variance(network, 0.2) / theory.turn_variance(network, 0.1)
+    assert math.log2(small) == pytest.approx(6, abs=0.5)
 
 
 def test_ideal_network_on_the_box(generator):

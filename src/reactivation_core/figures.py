@@ -102,6 +102,22 @@ def band(
     ax.plot(x, mean, style, color=colour, label=label)
 
 
+def on_curve(
+    ax: Axes,
+    x: Real[ndarray, " n"],
+    values: Float[ndarray, "S n"],
+    expected: tuple[Real[ndarray, " m"], Real[ndarray, " m"]],
+    colour: str | None = None,
+    marker: str = "o",
+    label: str | None = None,
+) -> None:
+    """Means over networks with their 95 % intervals, on the curve that is predicted of them."""
+    (line,) = ax.plot(*expected, lw=1, color=colour)
+    mean, low, high = np.transpose([interval(column) for column in values.T])
+    bars = (mean - low, high - mean)
+    ax.errorbar(x, mean, bars, fmt=marker, ms=4, lw=1, color=line.get_color(), label=label)
+
+
 def training_curve(
     ax: Axes, batches: Real[ndarray, " tests"], values: Float[ndarray, "S tests"], style: str = "-", label: str = ""
 ) -> None:

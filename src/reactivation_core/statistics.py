@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import ripser
 import scipy.stats
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from sklearn.decomposition import PCA
 
@@ -39,6 +39,34 @@ def interval(values: Float[ndarray, " S"]) -> Interval:
 def each(function: Callable, *arguments: Iterable) -> ndarray:
     """A function of one network's arrays for every network: its values, with the axis `S` first."""
     return np.array([function(*of) for of in zip(*arguments, strict=True)])
+
+
+class Departure(NamedTuple):
+    """How far samples are from a law: Kolmogorov-Smirnov distance, and divergence in nats."""
+
+    ks: float
+    kl: float
+
+
+def departure(samples: Float[ndarray, " n"], law: scipy.stats.distributions.rv_frozen) -> Departure:
+    """Distances of samples on a line from a law of `scipy.stats`. The divergence is less the entropy, estimated from
+    the spacings of the ordered samples, and less the mean log density. Of independent draws of the law itself neither
+    is 0."""
+    divergence = -scipy.stats.differential_entropy(samples) - law.logpdf(samples).mean()
+    return Departure(float(scipy.stats.kstest(samples, law.cdf).statistic), float(divergence))
+
+
+def tiles(positions: Float[ndarray, "*shape 2"], limit: float, n_bins: int) -> Int[ndarray, "*shape"]:
+    """Which of `n_bins` x `n_bins` tiles of the square within ± `limit` positions are in; what lies outside counts as
+    in the nearest one."""
+    return np.clip(np.floor((positions / limit + 1) / 2 * n_bins), 0, n_bins - 1).astype(int) @ (n_bins, 1)
+
+
+def explained_by_tile(y: Float[ndarray, "n d"], tile: Int[ndarray, " n"], kept: Bool[ndarray, " K"]) -> float:
+    """Mean square of `y` that its mean in each tile explains, of the tiles `kept`."""
+    count = np.bincount(tile, minlength=len(kept))
+    mean = np.stack([np.bincount(tile, column, len(kept)) for column in y.T], -1) / np.maximum(count, 1)[:, None]
+    return float((count / len(y))[kept] @ (mean[kept] ** 2).sum(-1))
 
 
 def effective_sample_size(values: Float[ndarray, "B T"]) -> float:
@@ -204,8 +232,7 @@ def transitions(positions: Float[ndarray, "B T 2"], lag: int, box: float, n_bins
     """
     if not 0 < lag < positions.shape[1]:
         raise ValueError(f"expected a lag of 1 to {positions.shape[1] - 1} steps, got {lag}")
-    tile = np.clip(np.floor((positions / box + 0.5) * n_bins), 0, n_bins - 1).astype(int) @ (n_bins, 1)
-    K = n_bins**2
+    tile, K = tiles(positions, box / 2, n_bins), n_bins**2
     counts = np.bincount((tile[:, :-lag] * K + tile[:, lag:]).ravel(), minlength=K**2)
     return counts.reshape(K, K) / counts.sum()
 

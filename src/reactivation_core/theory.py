@@ -20,6 +20,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -173,13 +174,43 @@ def minimum_norm(D: Float[Tensor, "N_o N_r"], change: Float[Tensor, "*shape N_o"
 
 
 def langevin(
-    density: Density, r: Float[Tensor, "*shape N"], v: float, c: float, generator: torch.Generator
+    density: Density, r: Float[Tensor, "*shape N"], v: float, c: float, generator: torch.Generator, n_steps: int = 1
 ) -> Float[Tensor, "*shape N"]:
-    r"""One step asleep, Eq. (19): $r + v\,\nabla\log p(r) + \sqrt{c\,v}\;\xi$, $\xi \sim N(0, I)$.
+    r"""Activity after steps asleep, Eq. (19): $r + v\,\nabla\log p(r) + \sqrt{c\,v}\;\xi$, $\xi \sim N(0, I)$, each.
 
     `c` multiplies the *variance* of the noise: 2 in Eq. (19), whose noise is $\sqrt 2\,\sigma\,\eta$.
     """
-    return r + drift(density, r, v) + math.sqrt(c * v) * _normal(r.shape, generator)
+    for _ in range(n_steps):
+        r = r + drift(density, r, v) + math.sqrt(c * v) * _normal(r.shape, generator)
+    return r
+
+
+def posterior_sampling(
+    density: Mixture, r: Float[Tensor, "n N"], generator: torch.Generator, n_steps: int = 1
+) -> Float[Tensor, "n N"]:
+    r"""Activity after steps $r' = M + \sqrt v\,\xi$, $M$ drawn from $P(m \mid r)$. With the posterior's mean for $M$ it
+    would be `langevin` with $c = 1$; this chain leaves $p$ exactly as it is, for every $v$."""
+    for _ in range(n_steps):
+        chosen = torch.multinomial(density.posterior(r), 1, generator=generator)[:, 0]
+        r = density.points[chosen] + math.sqrt(density.v) * _normal(r.shape, generator)
+    return r
+
+
+def stationary_law(density: Density, v: float, x: Float[Tensor, " K"], c: float = 2.0) -> Float[Tensor, " K"]:
+    """Law on the points `x` of a line, evenly spaced, that `langevin` leaves as it is: of its transition matrix from
+    point to point, without any draws. The points should reach beyond all activity, and lie closer than a step."""
+    mean = x + drift(density, x[:, None], v)[:, 0]
+    transition = torch.softmax(-((x - mean[:, None]) ** 2) / (2 * c * v), -1)
+    # One equation of the balance follows from the others; the sum of the law takes its place.
+    flow, right = transition.T - torch.eye(len(x), dtype=x.dtype), torch.zeros_like(x)
+    flow[0], right[0] = 1, 1
+    return torch.linalg.solve(flow, right)
+
+
+def weak_error(density: Density, v: float, x: Float[Tensor, " K"]) -> Float[Tensor, " 3"]:
+    r"""Relative error of $E\lvert x\rvert$, $E\,x^2$ and $E\,x^4$ in `stationary_law`, with $p$ as the law awake."""
+    p, q = density.log_prob(x[:, None]).softmax(0), stationary_law(density, v, x)
+    return torch.stack([(q @ h) / (p @ h) - 1 for h in (x.abs(), x**2, x**4)])
 
 
 def stationary_variance(variance: float, v: float, c: float) -> float:
@@ -195,6 +226,43 @@ def stationary_variance(variance: float, v: float, c: float) -> float:
     if not v < 2 * variance:
         raise ValueError(f"expected a step v < 2 * {variance}, got {v}")
     return c / 2 * variance / (1 - v / (2 * variance))
+
+
+def waking_variance(variance: float, v: float, correlation: float) -> float:
+    r"""Variance at which the estimate of a waking network settles, along an axis on which the state has mean 0, the
+    given `variance` $\Lambda$ and the correlation $\alpha^k$ between steps $k$ apart. With $\lambda = \Lambda + v$, the
+    variance that the derivation takes for granted, and $b = 1 - v/\lambda$,
+
+    $$ \hat x(t + dt) = b\,\hat x(t) + \Delta x + \sqrt v\,\xi, \qquad
+       \operatorname{Var}\hat x = \frac{\lambda}{1 + b} + \frac{2\Lambda\,(1 - \alpha)}{(1 + b)(1 - \alpha b)} . $$
+    """
+    b = 1 - v / (variance + v)
+    return (variance + v) / (1 + b) + 2 * variance * (1 - correlation) / (1 + b) / (1 - correlation * b)
+
+
+def mean_cosine(concentration: float) -> float:
+    r"""Mean of $\cos\theta$ for a von Mises angle with this concentration about 0, $I_1(\kappa)/I_0(\kappa)$."""
+    kappa = torch.tensor(concentration, dtype=torch.float64)
+    return (torch.special.i1e(kappa) / torch.special.i0e(kappa)).item()
+
+
+def turn_variance(network: "IdealNetwork", turning: float) -> float:
+    r"""Variance that a normal turn $\Delta s$ of s.d. `turning` adds to the bearing of an ideal network on a ring: its
+    tangent leaves the ring, and the next step takes activity back to the nearest point, to the turn $x$ with
+
+    $$ \Delta s = -\frac{m'(x) \cdot m(0)}{m'(x) \cdot m'(0)}, $$
+
+    short of the mark. It is $E(\Delta s - x)^2$, of the order of $\Delta s^6$.
+    """
+    m, slope, half = network.density.points, network.tangents[0], len(network.s) // 2
+    turn = -(slope @ m[half]) / (slope @ slope[half])
+    # Up to the greatest turn that is still taken back to a nearest point, on both sides of the start.
+    reach = int(torch.nonzero(turn[half:].diff() <= 0)[0])
+    taken = slice(half - reach, half + reach + 1)
+    ds = torch.linspace(-5, 5, 2001, dtype=torch.float64) * turning
+    x = np.interp(ds.numpy(), turn[taken].numpy(), network.s[taken, 0].double().numpy())
+    weights = (-(ds / turning).square() / 2).softmax(0)
+    return float(weights @ (ds - torch.from_numpy(x)).square())
 
 
 def relaxation_time(length: float, sigma: float, c: float) -> float:

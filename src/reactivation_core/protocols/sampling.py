@@ -1,0 +1,242 @@
+r"""What does sleep sample, along a manifold of clean activity and across it?
+
+Where the density of clean activity is smooth along the manifold, Eq. (19) with $c$ times the noise variance of waking
+is expected to sample $q^{2/c}$ there, $q$ the density of waking with respect to length, to leading order in the noise
+$v$ of a step; across the manifold activity has the variance $c\,v$ from the first step on, whatever $v$.
+
+Three manifolds test it, all with closed forms of what is expected: `Flat`, a line with normal activity along it;
+`Ring`, a circle of radius 1 with a von Mises density of angles; `Curve`, a closed curve in space,
+$m(s) = (\cos s, \sin s, \frac12 \cos 2s)$, whose curvature and speed vary, with a von Mises density of $s$. Then an
+ideal network on the ring of its bearings, in as many dimensions as it has units.
+
+Source: Krishna et al. (2024), Section 2.4.
+"""
+
+import math
+from typing import NamedTuple
+
+import scipy.stats
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from torch import Tensor
+
+from reactivation_core import circular, phases, theory
+from reactivation_core.phases import Ensemble
+
+# Concentration of the von Mises densities.
+KAPPA = 1.0
+
+
+class Coordinates(NamedTuple):
+    """Where activity is along a manifold, and its deviations from there in the directions across."""
+
+    place: Float[Tensor, "*shape"]
+    across: Float[Tensor, "*shape k"]
+
+
+class Manifold:
+    """One of the three test cases."""
+
+    # Clean activity far from where most activity is.
+    far: tuple[float, ...]
+
+    def density(self, v: float) -> theory.Density:
+        """Of noisy activity."""
+        raise NotImplementedError
+
+    def coordinates(self, r: Float[Tensor, "*shape N"]) -> Coordinates:
+        """Place along the manifold and deviation across it."""
+        raise NotImplementedError
+
+    def statistic(self, place: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """What is averaged over places: the cosine, for closed manifolds."""
+        return place.cos()
+
+    def law(self, v: float):
+        """Law of the place awake, of `scipy.stats`."""
+        return scipy.stats.vonmises(KAPPA)
+
+    def awake(self, v: float) -> float:
+        """Mean of the statistic awake."""
+        return theory.mean_cosine(KAPPA)
+
+    def expected(self, v: float, c: float) -> float:
+        """Mean of the statistic asleep, of $q^{2/c}$."""
+        raise NotImplementedError
+
+    def relaxation(self, v: float, c: float) -> float:
+        """Steps in which the start is forgotten but for the share $1/e$, about."""
+        raise NotImplementedError
+
+
+class Flat(Manifold):
+    """An axis of the plane, with normal activity of variance 1 along it."""
+
+    far = (3.0, 0.0)
+
+    def density(self, v):
+        """Normal."""
+        return theory.Gaussian(torch.tensor([1.0, 0.0], dtype=torch.float64), v)
+
+    def coordinates(self, r):
+        """The two axes."""
+        return Coordinates(r[..., 0], r[..., 1:])
+
+    def statistic(self, place):
+        """The square."""
+        return place.square()
+
+    def law(self, v):
+        """Normal."""
+        return scipy.stats.norm(scale=math.sqrt(1 + v))
+
+    def awake(self, v):
+        """The variance."""
+        return 1 + v
+
+    def expected(self, v, c):
+        """`theory.stationary_variance`."""
+        return theory.stationary_variance(1 + v, v, c)
+
+    def relaxation(self, v, c):
+        """That of the drift, whatever the noise."""
+        return 1 / v
+
+
+class Ring(Manifold):
+    """The unit circle of the plane, its angle von Mises."""
+
+    far = (-1.0, 0.0)
+    speed = torch.ones(4096, dtype=torch.float64)
+    _s = torch.arange(4096, dtype=torch.float64) * (2 * math.pi / 4096) - math.pi
+
+    def density(self, v):
+        """In closed form."""
+        return theory.Circle(1.0, v, KAPPA)
+
+    def coordinates(self, r):
+        """Angle and radius, less 1."""
+        return Coordinates(torch.atan2(r[..., 1], r[..., 0]), r.norm(dim=-1, keepdim=True) - 1)
+
+    def _sleeping(self, c: float) -> Tensor:
+        # q = p(s) / speed, and the density of s is that of length times the speed.
+        return ((2 * KAPPA / c) * self._s.cos()).exp() * self.speed ** (1 - 2 / c)
+
+    def expected(self, v, c):
+        """By quadrature."""
+        q = self._sleeping(c)
+        return float(q @ self._s.cos() / q.sum())
+
+    def relaxation(self, v, c):
+        """That of diffusion over a circle of the same length."""
+        return float(2 * self.speed.mean() ** 2 / (c * v))
+
+
+class Curve(Ring):
+    r"""The curve $(\cos s, \sin s, \frac12 \cos 2s)$, its $s$ von Mises; 128 points stand for it."""
+
+    far = (-1.0, 0.0, 0.5)
+    speed = (1 + (2 * Ring._s).sin().square()).sqrt()
+
+    @staticmethod
+    def points(s: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape 3"]:
+        """The curve."""
+        return torch.stack((s.cos(), s.sin(), (2 * s).cos() / 2), -1)
+
+    def density(self, v):
+        """A mixture."""
+        s = torch.arange(128, dtype=torch.float64) * (2 * math.pi / 128)
+        return theory.Mixture(self.points(s), v, (KAPPA * s.cos()).exp())
+
+    def coordinates(self, r):
+        """Of the nearest of 4096 points, and two directions normal to the curve there."""
+        clean = self.points(self._s)
+        near = torch.cat([torch.cdist(part, clean).argmin(-1) for part in r.reshape(-1, 3).split(500)])
+        s = self._s[near]
+        outward = torch.stack((s.cos(), s.sin(), 0 * s), -1)
+        tangent = torch.stack((-s.sin(), s.cos(), -(2 * s).sin()), -1)
+        third = torch.linalg.cross(tangent / self.speed[near][:, None], outward)
+        off = r.reshape(-1, 3) - clean[near]
+        across = torch.stack(((off * outward).sum(-1), (off * third).sum(-1)), -1)
+        return Coordinates(s.reshape(r.shape[:-1]), across.reshape(*r.shape[:-1], 2))
+
+
+def settled(
+    manifold: Manifold, v: float, c: float, n_repeats: int, n_chains: int, generator: torch.Generator
+) -> Float[Tensor, "S B N"]:
+    """Activity of chains that all start at the far side, after six relaxation times asleep."""
+    start = torch.tensor(manifold.far, dtype=torch.float64).expand(n_repeats, n_chains, -1)
+    n_steps = round(6 * manifold.relaxation(v, c))
+    return theory.langevin(manifold.density(v), start, v, c, generator, n_steps)
+
+
+def waking(
+    manifold: Manifold, v: float, n_repeats: int, n_chains: int, generator: torch.Generator
+) -> Float[Tensor, "S B N"]:
+    """Independent draws of noisy activity."""
+    return manifold.density(v).sample(n_repeats * n_chains, generator).reshape(n_repeats, n_chains, -1)
+
+
+def across(
+    manifold: Manifold, v: float, c: float, n_repeats: int, n_chains: int, generator: torch.Generator
+) -> Float[ndarray, "S n"]:
+    r"""Deviations across the manifold in units of $\sqrt v$, all directions together, ten steps after waking."""
+    r = waking(manifold, v, n_repeats, n_chains, generator)
+    r = theory.langevin(manifold.density(v), r, v, c, generator, n_steps=10)
+    return manifold.coordinates(r).across.flatten(1).numpy() / math.sqrt(v)
+
+
+def waking_estimate(
+    v: float, correlation: float, n_repeats: int, n_chains: int, n_steps: int, generator: torch.Generator
+) -> Float[Tensor, "S B"]:
+    """The estimate of a waking network in `theory.waking_variance`, its state of variance 1, after so many steps."""
+    b = 1 - v / (1 + v)
+    x = estimate = torch.randn(n_repeats, n_chains, generator=generator, dtype=torch.float64)
+    for _ in range(n_steps):
+        xi = torch.randn(2, *x.shape, generator=generator, dtype=x.dtype)
+        moved = correlation * x + math.sqrt(1 - correlation**2) * xi[0]
+        estimate, x = b * estimate + moved - x + math.sqrt(v) * xi[1], moved
+    return estimate
+
+
+class RingAsleep(NamedTuple):
+    r"""An ideal network on a ring, asleep from the bearing 0.
+
+    Attributes:
+        correlation: mean cosine of the bearing after each block of steps.
+        squared_step: mean square of the bearing's last single step in each block.
+        bearing: at the end.
+        across: deviations from the ring at the end, all directions together, in units of $\sqrt v$.
+        variance_across: mean square of the deviation per dimension across, over $v$.
+    """
+
+    correlation: Float[ndarray, "S blocks"]
+    squared_step: Float[ndarray, "S blocks"]
+    bearing: Float[ndarray, "S B"]
+    across: Float[ndarray, "S n"]
+    variance_across: Float[ndarray, " S"]
+
+
+def ring_asleep(
+    ensemble: Ensemble, c: float, n_repeats: int, n_chains: int, block: int, n_blocks: int, generator: torch.Generator
+) -> RingAsleep:
+    """Put an ideal network to sleep at the bearing 0, with `c` times the noise variance of waking."""
+    network, tuning, v = ensemble.network, ensemble.task.cells.tuning, ensemble.network.density.v
+    r = network.encode(tuning(torch.zeros(1, n_repeats * n_chains, 1)))
+    correlation, squared_step = [], []
+    for _ in range(n_blocks):
+        states = phases.quiescent(ensemble, block, math.sqrt(c), r, generator, record=("states",)).states
+        before, bearing = (network.bearing(states[0, :, t]).reshape(n_repeats, -1) for t in (-2, -1))
+        correlation.append(bearing.cos().mean(1))
+        squared_step.append(circular.wrap(bearing - before).square().mean(1))
+        r = states[:, :, -1]
+    clean = network.encode(tuning(bearing.reshape(1, -1, 1).float()))
+    off = (r - clean).reshape(n_repeats, n_chains, -1)
+    return RingAsleep(
+        correlation=torch.stack(correlation, 1).numpy(),
+        squared_step=torch.stack(squared_step, 1).numpy(),
+        bearing=bearing.numpy(),
+        across=off.flatten(1).numpy() / math.sqrt(v),
+        variance_across=(off.square().sum(-1).mean(1) / (off.shape[-1] - 1) / v).numpy(),
+    )
