@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[1]
 PROTOCOLS = """denoising sampling tracking agreement spreading attractors rings motion spaces upper_bound
     pseudoinverse integration stationarity correction optimum update sustaining rotation""".split()
 PACKAGES = {"protocols": PROTOCOLS, "edition": ["claims", "chapters", "execution"]}
-ORDER = """circular noise theory densities statistics cells trajectories tasks networks recurrence experiments phases
-    manifolds dynamics protocols store training cluster figures edition cli""".split()
+ORDER = """circular streams noise theory densities statistics cells trajectories tasks networks recurrence experiments
+    phases manifolds dynamics protocols store training cluster figures edition cli""".split()
 # With the modules of packages in place.
 FLAT = [f"{name}/{of}" if of else name for name in ORDER for of in PACKAGES.get(name, [""])]
 SOURCE = ROOT / "src" / "reactivation_core"

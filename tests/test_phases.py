@@ -134,6 +134,49 @@ def test_a_member_runs_as_it_does_in_the_ensemble(tiny_ensemble, index):
     assert torch.equal(part.squared_error, tiny_ensemble.squared_error[members])
 
 
+@every_kind
+@pytest.mark.parametrize("members", [[0], [1, 2]], ids=str)
+def test_a_networks_draws_do_not_depend_on_those_beside_it(tiny_ensemble, members):
+    """So that an ensemble can grow, and one of its networks be looked at by itself."""
+    part = tiny_ensemble[members[0] : members[-1] + 1]
+    for run in (
+        lambda of: active(of, 4, 5, seeded(1), record=phases.RECORDS),
+        lambda of: phases.sleep(of, 4, 5, seeded(1), record=phases.RECORDS),
+    ):
+        together, alone = run(tiny_ensemble), run(part)
+        assert torch.equal(alone.noise, together.noise[members])
+        torch.testing.assert_close(alone.states, together.states[members])
+    assert torch.equal(starts(part, 4, seeded(1)), starts(tiny_ensemble, 4, seeded(1))[members])
+    assert not torch.equal(together.noise[0], together.noise[1])
+    small = phases.untrained(tiny_ensemble.experiment, 2, seeded(2))
+    large = phases.untrained(tiny_ensemble.experiment, 3, seeded(2))
+    assert torch.equal(small.network.D, large.network.D[:2]) and not torch.equal(small.network.D[0], small.network.D[1])
+
+
+def test_the_noise_recorded_is_the_noise_added(tiny_experiment):
+    ensemble = without_weights(tiny_experiment, n_networks=2)
+    phase = quiescent(ensemble, 25, 2.0, torch.zeros(2, 3, 16), seeded(), ["states", "noise"])
+    before = torch.cat((torch.zeros(2, 3, 1, 16), phase.states[:, :, :-1]), 2)
+    leak = 1 - 0.02 / ensemble.experiment.tau
+    torch.testing.assert_close(phase.states, leak * before + phase.noise)
+
+
+@pytest.mark.parametrize("every", [1, 4, 10, 15])
+def test_recording_every_so_many_steps_leaves_the_run_as_it_is(tiny_ensemble, every):
+    """In both phases, also across the blocks in which they go through time."""
+    start = starts(tiny_ensemble, 4, seeded())
+    for run in (
+        lambda **options: quiescent(tiny_ensemble, 60, 1.0, start, seeded(), phases.RECORDS, **options),
+        lambda **options: active(tiny_ensemble, 4, 60, seeded(), record=phases.RECORDS, **options),
+    ):
+        full, thin = run(), run(every=every)
+        for name in ("s", *phases.RECORDS):
+            if getattr(full, name) is not None:
+                torch.testing.assert_close(getattr(thin, name), getattr(full, name)[:, :, every - 1 :: every])
+    with pytest.raises(ValueError, match="expected every >= 1 that divides 60 steps, got 7"):
+        quiescent(tiny_ensemble, 60, 1.0, start, seeded(), every=7)
+
+
 def test_an_ensemble_is_a_sequence_of_its_networks(tiny_ensemble):
     assert [len(one) for one in tiny_ensemble] == [1, 1, 1]
     with pytest.raises(IndexError):
@@ -176,7 +219,7 @@ def test_no_steps_are_refused(tiny_ensemble, n_steps):
 
 
 def test_an_unknown_record_is_refused(tiny_ensemble):
-    with pytest.raises(ValueError, match="expected records among states, outputs, decoded, got dreams"):
+    with pytest.raises(ValueError, match="expected records among states, outputs, decoded, noise, got .*dreams"):
         quiescent(tiny_ensemble, 5, 1.0, torch.zeros(3, 2, 16), seeded(), ["decoded", "dreams"])
 
 

@@ -14,7 +14,8 @@ import scipy.stats
 import torch
 
 from reactivation_core import networks, noise, store, training
-from reactivation_core.phases import active, untrained
+from reactivation_core.phases import Ensemble, active
+from reactivation_core.streams import stream
 from reactivation_core.tasks import Task
 
 KINDS = ["position-noisy-unbiased", "position-gru-unbiased", "head-direction-unbiased"]
@@ -43,7 +44,7 @@ def same(a, b):
 @every_kind
 def test_the_loss_falls(tiny_experiment, checkpoint):
     experiment = tiny_experiment.vary(n_batches=210, learning_rate=1e-2)
-    initial = untrained(experiment, 1, training.stream(0, 0, training._INITIAL))
+    initial = Ensemble(experiment, *experiment.draw(1, stream(0, 0, training._INITIAL, 0)))
     before = training.test(initial)[0]
     done = []
     trained = training.train(
@@ -60,7 +61,7 @@ def test_the_loss_falls(tiny_experiment, checkpoint):
 def test_test_measures_loss_and_decoding_error(tiny_ensemble):
     loss, error, squared_error = training.test(tiny_ensemble, seed=5, first=7)
     for i in range(3):
-        one, generator = tiny_ensemble[i], training.stream(5, 7 + i, training._TEST)
+        one, generator = tiny_ensemble[i], [stream(5, 7 + i, training._TEST, 0)]
         phase = active(one, 10, 12, generator, record=("outputs", "decoded"))
         off = (phase.outputs - one.task.cells.tuning(phase.s)).double().numpy()
         assert loss[i] == pytest.approx((off**2).sum() / (10 * 12 * 24))
@@ -354,7 +355,7 @@ def test_the_network_of_the_contributors_guide_trains_and_is_stored(tiny_experim
         exec(code, {})
         (name,) = networks.NETWORKS.keys() - known.keys()
         experiment = tiny_experiment.vary(network=name, n_batches=210, learning_rate=1e-2)
-        before = training.test(untrained(experiment, 1, training.stream(0, 0, training._INITIAL)))[0]
+        before = training.test(Ensemble(experiment, *experiment.draw(1, stream(0, 0, training._INITIAL, 0))))[0]
         run = training.Run(experiment, tmp_path, n_networks=2)
         (tmp_path / "checkpoints").mkdir()
         path, losses = run.store()

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reactivation_core.streams import stream
 from reactivation_core.trajectories import Animal, Head
 
 RAYLEIGH = 0.26 * math.pi * 0.02
@@ -16,7 +17,7 @@ MOTIONS = [Animal(), Animal(drift=0.05), Head(), Head(counter_clockwise=True), A
 
 def draw(motion, n_networks=1, n_trajectories=50, n_steps=100, seed=0):
     """States and changes of all networks' trajectories, as NumPy arrays."""
-    batch = motion(n_networks, n_trajectories, n_steps, torch.Generator().manual_seed(seed))
+    batch = motion(n_trajectories, n_steps, [stream(seed, i) for i in range(n_networks)])
     return (part.double().numpy() for part in batch)
 
 
@@ -39,7 +40,7 @@ def test_changes_are_differences_of_states(motion):
 @pytest.mark.parametrize("motion", MOTIONS)
 def test_draws_come_from_the_generator_alone(motion):
     state = torch.get_rng_state()
-    first, again, other = (motion(2, 3, 4, torch.Generator().manual_seed(seed)).s for seed in (0, 0, 1))
+    first, again, other = (motion(3, 4, [stream(seed, 0), stream(seed, 1)]).s for seed in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert len(first.flatten(0, 1).unique(dim=0)) == 6
     assert torch.equal(state, torch.get_rng_state())
@@ -139,12 +140,9 @@ def test_rests_take_half_of_the_time_and_have_geometric_lengths(motion):
 
 @pytest.mark.parametrize("motion", MOTIONS)
 def test_a_generator_each_draws_networks_that_do_not_depend_on_each_other(motion):
-    def generators(*seeds):
-        return [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    both = motion(2, 7, 20, generators(3, 4))
+    both = motion(7, 20, [stream(3), stream(4)])
     for i, seed in enumerate((3, 4)):
-        for joint, alone in zip(both, motion(1, 7, 20, generators(seed)[0]), strict=True):
+        for joint, alone in zip(both, motion(7, 20, [stream(seed)]), strict=True):
             assert torch.equal(joint[i], alone[0])
 
 

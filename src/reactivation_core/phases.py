@@ -4,14 +4,15 @@ r"""An ensemble awake and asleep.
 off, $\Delta s = 0$, and noise $\sqrt c\,\sigma\,\eta$; Eq. (19) has $c = 2$. The noise scale, $\sqrt c$, is an argument
 of a phase; nothing of the ensemble changes.
 
-Both go through time in blocks and keep only what is asked for, so that memory is bounded by what is returned.
+Both go through time in blocks and keep only what is asked for, so that memory is bounded by what is returned. Each
+network draws its trajectories and noise from a stream of its own, by its number in the ensemble.
 
 Source: Krishna et al. (2024), Sections 2.4 and 3.
 """
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -21,11 +22,11 @@ from torch import Tensor
 
 from reactivation_core import noise
 from reactivation_core.experiments import Experiment
+from reactivation_core.streams import spawn
 from reactivation_core.tasks import PositionTask, Task
 from reactivation_core.theory import IdealNetwork
-from reactivation_core.trajectories import Generators
 
-RECORDS = ("states", "outputs", "decoded")
+RECORDS = ("states", "outputs", "decoded", "noise")
 
 # Steps that are drawn, read out and decoded together.
 _BLOCK = 10
@@ -59,6 +60,7 @@ class Ensemble:
 
     `history`, `(S, tests, 2)`, holds test loss and decoding error along training; `squared_error`, `(S, tests)`, the
     decoding error as the released code measures it, a mean square over coordinates. `sha256` names the file read.
+    `numbers` are those of the networks in the whole, by which they draw random numbers.
     """
 
     experiment: Experiment
@@ -67,6 +69,11 @@ class Ensemble:
     history: Float[Tensor, "S tests 2"] | None = None
     squared_error: Float[Tensor, "S tests"] | None = None
     sha256: str | None = None
+    numbers: range | None = None
+
+    def __post_init__(self):
+        if self.numbers is None:
+            object.__setattr__(self, "numbers", range(len(self)))
 
     def __len__(self) -> int:
         return self.network.n_networks
@@ -81,6 +88,7 @@ class Ensemble:
             network=self.network[index],
             history=None if self.history is None else self.history[index],
             squared_error=None if self.squared_error is None else self.squared_error[index],
+            numbers=self.numbers[index],
         )
 
     def to(self, device: torch.device | str) -> "Ensemble":
@@ -96,12 +104,33 @@ class Phase:
     states: Float[Tensor, "S B T N_r"] | None = None
     outputs: Float[Tensor, "S B T N_o"] | None = None
     decoded: Float[Tensor, "S B T d"] | None = None
+    noise: Float[Tensor, "S B T N_r"] | None = None
 
 
 def untrained(experiment: Experiment, n_networks: int, generator: torch.Generator) -> Ensemble:
     """An ensemble with initial weights; the random network of Fig. 2e."""
-    task, network = experiment.draw(n_networks, generator)
-    return Ensemble(experiment, task, network)
+    if n_networks < 1:
+        raise ValueError(f"expected at least one network, got {n_networks}")
+    return join([Ensemble(experiment, *experiment.draw(1, one)) for one in spawn(generator, range(n_networks))])
+
+
+def join(ensembles: list[Ensemble]) -> Ensemble:
+    """One ensemble of several with the same settings, all trained or none."""
+    first = ensembles[0]
+    parameters = {
+        name: torch.cat([getattr(e.network, name).detach() for e in ensembles])
+        for name, _ in first.network.named_parameters()
+    }
+    network = type(first.network)(parameters, first.network.tau, first.network.dt)
+    cells = [next(e.task.cells.buffers()) for e in ensembles]
+    preferred = torch.cat(cells) if cells[0].ndim == 3 else cells[0]
+    return Ensemble(
+        first.experiment,
+        first.experiment.task.restore(network.n_networks, preferred),
+        network,
+        None if first.history is None else torch.cat([e.history for e in ensembles]),
+        None if first.history is None else torch.cat([e.squared_error for e in ensembles]),
+    )
 
 
 def ideal(
@@ -144,24 +173,28 @@ def active(
     ensemble: Ensemble,
     n_trajectories: int,
     n_steps: int,
-    generator: Generators,
+    generator: torch.Generator | Sequence[torch.Generator],
     noise_scale: float = 1.0,
     record: Iterable[str] = ("decoded",),
+    every: int = 1,
 ) -> Phase:
     """Run the networks awake on freshly drawn trajectories.
 
     Args:
         n_trajectories, n_steps: `B` and `T`.
-        generator: draws the trajectories and the noise; on the ensemble's device.
+        generator: draws the trajectories and the noise, on the ensemble's device; or a stream for each network.
         noise_scale: factor on the noise of training.
-        record: any of "states", "outputs", "decoded"; the true states `s` are always returned.
+        record: any of "states", "outputs", "decoded", "noise"; the true states `s` are always returned.
+        every: steps from one that is recorded to the next; the axis of time then holds `T / every`.
 
     Raises:
         ValueError: for a size below 1, a noise scale below 0 or not finite, or an unknown record.
     """
-    batch = ensemble.task.sample(n_trajectories, n_steps, generator)
+    generators = _streams(ensemble, generator)
+    batch = ensemble.task.sample(n_trajectories, n_steps, generators)
     r = ensemble.network.encode(ensemble.task.cells.tuning(batch.s[:, :, 0]))
-    return replace(_run(ensemble, r, n_steps, batch.ds, noise_scale, generator, record), s=batch.s[:, :, 1:])
+    phase = _run(ensemble, r, n_steps, batch.ds, noise_scale, generators, record, every)
+    return replace(phase, s=batch.s[:, :, every::every])
 
 
 @torch.no_grad()
@@ -170,16 +203,18 @@ def quiescent(
     n_steps: int,
     noise_scale: float,
     start: Float[Tensor, "S B N_r"],
-    generator: torch.Generator,
+    generator: torch.Generator | Sequence[torch.Generator],
     record: Iterable[str] = ("decoded",),
+    every: int = 1,
 ) -> Phase:
     r"""Run the networks asleep: no input, and the noise of training times `noise_scale` ($\sqrt 2$ in Eq. 19).
 
     Args:
         n_steps: `T`.
         start: activity $r(0)$, for example from `starts`.
-        generator: draws the noise; on the ensemble's device.
-        record: any of "states", "outputs", "decoded".
+        generator: draws the noise, on the ensemble's device; or a stream for each network.
+        record: any of "states", "outputs", "decoded", "noise".
+        every: steps from one that is recorded to the next.
 
     Raises:
         ValueError: for a size below 1, a noise scale below 0 or not finite, a start of the wrong shape, or an unknown
@@ -189,13 +224,13 @@ def quiescent(
     if start.ndim != 3 or (start.shape[0], start.shape[2]) != (network.n_networks, network.n_units):
         expected = f"({network.n_networks}, B, {network.n_units})"
         raise ValueError(f"expected a start of shape {expected}, got {tuple(start.shape)}")
-    return _run(ensemble, start, n_steps, None, noise_scale, generator, record)
+    return _run(ensemble, start, n_steps, None, noise_scale, _streams(ensemble, generator), record, every)
 
 
 @torch.no_grad()
 def starts(ensemble: Ensemble, n_trajectories: int, generator: torch.Generator) -> Float[Tensor, "S B N_r"]:
     """Activity that encodes the start states of a waking batch; where the paper's quiescent runs begin."""
-    batch = ensemble.task.sample(n_trajectories, 1, generator)
+    batch = ensemble.task.sample(n_trajectories, 1, _streams(ensemble, generator))
     return ensemble.network.encode(ensemble.task.cells.tuning(batch.s[:, :, 0]))
 
 
@@ -206,9 +241,11 @@ def sleep(
     generator: torch.Generator,
     c: float = 2.0,
     record: Iterable[str] = ("decoded",),
+    every: int = 1,
 ) -> Phase:
     r"""`quiescent` as the paper runs it: from `starts`, with `c` times the variance of the noise awake (Eq. 19)."""
-    return quiescent(ensemble, n_steps, math.sqrt(c), starts(ensemble, n_trajectories, generator), generator, record)
+    start = starts(ensemble, n_trajectories, generator)
+    return quiescent(ensemble, n_steps, math.sqrt(c), start, generator, record, every)
 
 
 def settle(r: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -217,40 +254,43 @@ def settle(r: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return torch.where(r.abs() < 1e-30, 0.0, r)
 
 
-def _run(ensemble, r, n_steps, ds, noise_scale, generator, record) -> Phase:
+def _streams(ensemble: Ensemble, generator: torch.Generator | Sequence[torch.Generator]) -> Sequence[torch.Generator]:
+    return spawn(generator, ensemble.numbers) if isinstance(generator, torch.Generator) else generator
+
+
+def _run(ensemble, r, n_steps, ds, noise_scale, generators, record, every) -> Phase:
+    if isinstance(record, str) or not set(record) <= set(RECORDS):
+        raise ValueError(f"expected records among {', '.join(RECORDS)}, got {record!r}")
     record = set(record)
-    if not record <= set(RECORDS):
-        raise ValueError(f"expected records among {', '.join(RECORDS)}, got {', '.join(sorted(record - set(RECORDS)))}")
     if not (math.isfinite(noise_scale) and noise_scale >= 0):
         raise ValueError(f"expected a finite noise scale >= 0, got {noise_scale}")
     if n_steps < 1:
         raise ValueError(f"expected n_steps >= 1, got {n_steps}")
+    if every < 1 or n_steps % every:
+        raise ValueError(f"expected every >= 1 that divides {n_steps} steps, got {every}")
     network, task, experiment = ensemble.network, ensemble.task, ensemble.experiment
     S, B, N = r.shape
-    sigma = noise_scale * experiment.sigma
+    sigma, law = noise_scale * experiment.sigma, noise.LAWS[experiment.noise]
     if ds is None:
         ds = r.new_zeros(1, 1, 1, task.n_inputs).expand(S, B, n_steps, -1)
     kept: dict[str, Tensor] = {}
-    for begin in range(0, n_steps, _BLOCK):
-        end = min(begin + _BLOCK, n_steps)
-        eta = r.new_zeros(end - begin, S, B, N)
+    length = math.lcm(_BLOCK, every)
+    for begin in range(0, n_steps, length):
+        end = min(begin + length, n_steps)
+        eta = r.new_zeros(S, end - begin, B, N)
         if sigma > 0:
-            law = noise.LAWS[experiment.noise]
-            if isinstance(generator, torch.Generator):
-                law(eta, experiment.dt, generator).mul_(sigma)
-            else:
-                eta = eta.view(S, end - begin, B, N)
-                for one, stream in zip(eta, generator, strict=True):
-                    law(one, experiment.dt, stream).mul_(sigma)
-                eta = eta.transpose(0, 1)
-        block = {"states": network(r, ds[:, :, begin:end], eta.permute(1, 2, 0, 3))}
-        r = settle(block["states"][:, :, -1])
+            for one, generator in zip(eta, generators, strict=True):
+                law(one, experiment.dt, generator).mul_(sigma)
+        eta = eta.transpose(1, 2)
+        states = network(r, ds[:, :, begin:end], eta)
+        r = settle(states[:, :, -1])
+        block = {"states": states[:, :, every - 1 :: every], "noise": eta[:, :, every - 1 :: every]}
         if record & {"outputs", "decoded"}:
             block["outputs"] = network.readout(block["states"])
         if "decoded" in record:
             block["decoded"] = task.cells.decode(block["outputs"])
         for name in record:
             if name not in kept:
-                kept[name] = r.new_empty(S, B, n_steps, block[name].shape[-1])
-            kept[name][:, :, begin:end] = block[name]
+                kept[name] = r.new_empty(S, B, n_steps // every, block[name].shape[-1])
+            kept[name][:, :, begin // every : end // every] = block[name]
     return Phase(**kept)

@@ -5,12 +5,16 @@ A task joins a motion (`trajectories`) to the cells that encode and decode its s
 Source: Krishna et al. (2024), Sections 2.1 and 3.
 """
 
+from collections.abc import Sequence
+
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from reactivation_core import circular
 from reactivation_core.cells import HeadDirectionCells, PlaceCells
-from reactivation_core.trajectories import Animal, Generators, Head, Trajectories
+from reactivation_core.streams import spawn
+from reactivation_core.trajectories import Animal, Head, Trajectories
 
 
 class Task(nn.Module):
@@ -22,13 +26,21 @@ class Task(nn.Module):
         super().__init__()
         self.n_networks, self.motion, self.cells = n_networks, motion, cells
 
-    def sample(self, n_trajectories: int, n_steps: int, generator: Generators) -> Trajectories:
-        """Draw states `(S, B, T+1, d)` and their changes `(S, B, T, d)`, on the device of the generator, or of those of
-        the networks."""
+    def sample(
+        self, n_trajectories: int, n_steps: int, generator: torch.Generator | Sequence[torch.Generator]
+    ) -> Trajectories:
+        """Draw states `(S, B, T+1, d)` and their changes `(S, B, T, d)`, on the generator's device.
+
+        Args:
+            n_trajectories, n_steps: `B` and `T`.
+            generator: one, from which each network gets a stream, or the streams of the networks.
+        """
         for name, value in (("n_trajectories", n_trajectories), ("n_steps", n_steps)):
             if value < 1:
                 raise ValueError(f"expected {name} >= 1, got {value}")
-        return self.motion(self.n_networks, n_trajectories, n_steps, generator)
+        if isinstance(generator, torch.Generator):
+            generator = spawn(generator, range(self.n_networks))
+        return self.motion(n_trajectories, n_steps, generator)
 
 
 class PositionTask(Task):

@@ -17,14 +17,14 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from reactivation_core import noise, store
 from reactivation_core.experiments import Experiment
-from reactivation_core.phases import Ensemble, active, untrained
+from reactivation_core.phases import Ensemble, active, join
 from reactivation_core.recurrence import RECURRENCES, Readable
+from reactivation_core.streams import stream
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -46,14 +46,6 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _INITIAL, _BATCHES, _TEST = range(3)
 
 
-def stream(
-    seed: int, network: int, purpose: int, index: int = 0, device: torch.device | str = "cpu"
-) -> torch.Generator:
-    """A generator for one purpose in the training of one network."""
-    key = np.random.SeedSequence((seed, network, purpose, index)).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(key))
-
-
 def test(ensemble: Ensemble, seed: int = 0, first: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     r"""Loss, decoding error and squared decoding error of each network, `(S,)`, on its fixed test batch.
 
@@ -61,7 +53,7 @@ def test(ensemble: Ensemble, seed: int = 0, first: int = 0) -> tuple[Tensor, Ten
     metres or radians; the squared error what the released code reports, the mean square over coordinates.
     The test batch has one training batch's size, and noise. `first` is the number of the ensemble's first network.
     """
-    generators = [stream(seed, first + i, _TEST, device=ensemble.network.D.device) for i in range(len(ensemble))]
+    generators = [stream(seed, first + i, _TEST, 0, device=ensemble.network.D.device) for i in range(len(ensemble))]
     size = ensemble.experiment.batch_size, ensemble.experiment.n_steps
     phase = active(ensemble, *size, generators, record=("outputs", "decoded"))
     loss = (phase.outputs - ensemble.task.cells.tuning(phase.s)).square().mean((1, 2, 3))
@@ -98,7 +90,8 @@ def train(
         raise ValueError("expected a CUDA device, got none")
     if device == "cpu":
         keep_freed_memory()
-    ensemble = join([untrained(experiment, 1, stream(seed, i, _INITIAL, device=device)) for i in networks])
+    initial = (experiment.draw(1, stream(seed, i, _INITIAL, 0, device=device)) for i in networks)
+    ensemble = join([Ensemble(experiment, *drawn) for drawn in initial])
     parameters = dict(ensemble.network.named_parameters())
     adam = torch.optim.Adam(parameters.values(), lr=experiment.learning_rate, capturable=device == "cuda")
     recurrence = RECURRENCES.get(type(ensemble.network), Readable)(
@@ -127,7 +120,7 @@ def train(
         progress(done, float("nan"))
         saved = time.monotonic()
         while done < experiment.n_batches:
-            generators = [stream(seed, i, _BATCHES, done, device) for i in networks]
+            generators = [stream(seed, i, _BATCHES, done, device=device) for i in networks]
             block = min(BLOCK, experiment.n_batches - done)
             size = block * experiment.batch_size, experiment.n_steps
             drawn = ensemble.task.sample(*size, generators)
@@ -225,25 +218,6 @@ def serially(runs: Iterable[Run], progress: Progress) -> Iterator[tuple[Path, li
         for group in run.groups():
             run.train(group, progress)
         yield run.store()
-
-
-def join(ensembles: list[Ensemble]) -> Ensemble:
-    """One ensemble of several with the same settings, all trained or none."""
-    first = ensembles[0]
-    parameters = {
-        name: torch.cat([getattr(e.network, name).detach() for e in ensembles])
-        for name, _ in first.network.named_parameters()
-    }
-    network = type(first.network)(parameters, first.network.tau, first.network.dt)
-    cells = [next(e.task.cells.buffers()) for e in ensembles]
-    preferred = torch.cat(cells) if cells[0].ndim == 3 else cells[0]
-    return Ensemble(
-        first.experiment,
-        first.experiment.task.restore(network.n_networks, preferred),
-        network,
-        None if first.history is None else torch.cat([e.history for e in ensembles]),
-        None if first.history is None else torch.cat([e.squared_error for e in ensembles]),
-    )
 
 
 def _label(networks: range) -> str:

@@ -1,7 +1,7 @@
 r"""How the animal moves and how the head turns.
 
 Both motions return the visited states $s(t)$ and the changes $\Delta s(t) = s(t + dt) - s(t)$ the network is told
-about, drawn for `S` networks and `B` trajectories each at once, from one generator.
+about, drawn for `S` networks and `B` trajectories each at once, from a generator for each network.
 
 Source: the animal after Erdem and Hasselmo (2012) as released with Sorscher et al. (2019); Krishna et al. (2024),
 Section 3 and Appendix A.
@@ -17,9 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from reactivation_core.circular import wrap
-
-# One generator for all networks, or one for each.
-Generators = torch.Generator | Sequence[torch.Generator]
 
 
 class Settings(BaseModel):
@@ -58,16 +55,16 @@ class Animal(Settings):
     drift: float = Field(0.0, ge=0, lt=1, description="fraction of the way to the centre moved per step")
     rests: Rests = None
 
-    def __call__(self, n_networks: int, n_trajectories: int, n_steps: int, generator: Generators) -> Trajectories:
+    def __call__(self, n_trajectories: int, n_steps: int, generators: Sequence[torch.Generator]) -> Trajectories:
         """Draw trajectories: positions `(S, B, T+1, 2)` and displacements `(S, B, T, 2)`, in metres."""
-        S, B = n_networks, n_trajectories
-        s = (_draw(torch.rand, (S, B, 2), generator, 0) - 0.5) * self.box
-        heading = _draw(torch.rand, (S, B), generator, 0) * 2 * math.pi
+        S, B = len(generators), n_trajectories
+        s = (_draw(torch.rand, (S, B, 2), generators, 0) - 0.5) * self.box
+        heading = _draw(torch.rand, (S, B), generators, 0) * 2 * math.pi
         # The first step is taken and dropped, so that the states start where the released code's do.
-        speeds = (-2 * torch.log1p(-_draw(torch.rand, (n_steps + 1, S, B), generator, 1))).sqrt()
+        speeds = (-2 * torch.log1p(-_draw(torch.rand, (n_steps + 1, S, B), generators, 1))).sqrt()
         steps = self.speed * self.dt * speeds
-        turns = self.turning * self.dt * _draw(torch.randn, (n_steps + 1, S, B), generator, 1)
-        moving = _moving(self.rests, (n_steps + 1, S, B), generator, s.device)
+        turns = self.turning * self.dt * _draw(torch.randn, (n_steps + 1, S, B), generators, 1)
+        moving = _moving(self.rests, (n_steps + 1, S, B), generators)
         positions = []
         for step, turn, moves in zip(steps, turns, moving, strict=True):
             nearest, axis = s.abs().max(-1)
@@ -95,31 +92,27 @@ class Head(Settings):
     counter_clockwise: bool = Field(False, description="turn counter-clockwise only")
     rests: Rests = None
 
-    def __call__(self, n_networks: int, n_trajectories: int, n_steps: int, generator: Generators) -> Trajectories:
+    def __call__(self, n_trajectories: int, n_steps: int, generators: Sequence[torch.Generator]) -> Trajectories:
         """Draw trajectories: bearings in [-π, π), `(S, B, T+1, 1)`, and turns `(S, B, T, 1)`, in radians."""
-        S, B = n_networks, n_trajectories
-        start = _draw(torch.rand, (S, B, 1, 1), generator, 0) * 2 * math.pi - math.pi
-        ds = self.turning * self.dt * _draw(torch.randn, (S, B, n_steps, 1), generator, 0)
+        S, B = len(generators), n_trajectories
+        start = _draw(torch.rand, (S, B, 1, 1), generators, 0) * 2 * math.pi - math.pi
+        ds = self.turning * self.dt * _draw(torch.randn, (S, B, n_steps, 1), generators, 0)
         if self.counter_clockwise:
             ds = ds.abs()
-        ds = ds * _moving(self.rests, (n_steps, S, B), generator, ds.device).movedim(0, -1)[..., None]
+        ds = ds * _moving(self.rests, (n_steps, S, B), generators).movedim(0, -1)[..., None]
         return Trajectories(wrap(torch.cat((start, start + ds.cumsum(2)), 2)), ds)
 
 
-def _draw(draw: Callable, shape: tuple[int, ...], generator: Generators, networks: int) -> Tensor:
-    """Draws of one generator, or of one each along the axis `networks`."""
-    if isinstance(generator, torch.Generator):
-        return draw(shape, generator=generator, device=generator.device)
+def _draw(draw: Callable, shape: tuple[int, ...], generators: Sequence[torch.Generator], networks: int) -> Tensor:
+    """Draws of every network, along the axis `networks`."""
     size = [*shape[:networks], 1, *shape[networks + 1 :]]
-    return torch.cat([draw(size, generator=one, device=one.device) for one in generator], networks)
+    return torch.cat([draw(size, generator=one, device=one.device) for one in generators], networks)
 
 
-def _moving(
-    rests: float | None, shape: tuple[int, int, int], generator: Generators, device: torch.device
-) -> Tensor:
+def _moving(rests: float | None, shape: tuple[int, int, int], generators: Sequence[torch.Generator]) -> Tensor:
     """Whether each step is one of motion, `(T, S, B)`: a chain of two equally likely states with mean stays `rests`."""
     if rests is None:
-        return torch.ones(1, dtype=torch.bool, device=device).expand(shape)
-    uniform = _draw(torch.rand, (shape[0] + 1, *shape[1:]), generator, 1)
+        return torch.ones(1, dtype=torch.bool, device=generators[0].device).expand(shape)
+    uniform = _draw(torch.rand, (shape[0] + 1, *shape[1:]), generators, 1)
     switches = torch.cat((uniform[:1] < 0.5, uniform[1:] < 1 / rests))
     return switches.cumsum(0)[1:] % 2 == 1
