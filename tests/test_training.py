@@ -288,7 +288,7 @@ def rewritten(path, tensors=None, metadata=None):
 def test_the_checkpoint_of_another_version_is_refused_and_kept(tiny_experiment, finished):
     rewritten(finished, metadata={"version": "0.0.9"})
     content = finished.read_bytes()
-    with pytest.raises(ValueError, match=r"another run: expected {'version': '0.1.0'}, got {'version': '0.0.9'}"):
+    with pytest.raises(ValueError, match=r"another run: expected {'version': '[\d.]+'}, got {'version': '0.0.9'}"):
         training.train(tiny_experiment, range(1), finished)
     assert finished.read_bytes() == content
 
