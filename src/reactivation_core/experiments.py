@@ -26,9 +26,9 @@ class PositionSettings(Settings):
 
     kind: Literal["position"] = "position"
     motion: Animal = Animal()
-    n_cells: int = Field(512, ge=3, description="place cells N_o")
-    width: float = Field(0.2, gt=0, description="width σ_SP of the place cells, m")
-    normalise: bool = Field(True, description="divide the place cells' activities by their sum")
+    n_cells: int = Field(default=512, ge=3, description="place cells N_o")
+    width: float = Field(default=0.2, gt=0, description="width σ_SP of the place cells, m")
+    normalise: bool = Field(default=True, description="divide the place cells' activities by their sum")
 
     def draw(self, n_networks: int, generator: torch.Generator) -> PositionTask:
         """The task with place cells drawn uniformly in the box, anew for each network."""
@@ -45,9 +45,9 @@ class HeadDirectionSettings(Settings):
 
     kind: Literal["head-direction"] = "head-direction"
     motion: Head = Head()
-    n_cells: int = Field(512, ge=3, description="head-direction cells N_o")
-    width: float = Field(math.pi / 6, gt=0, description="width σ_HD of the head-direction cells, rad")
-    peak: bool = Field(True, description="scale the head-direction cells to a peak of 1")
+    n_cells: int = Field(default=512, ge=3, description="head-direction cells N_o")
+    width: float = Field(default=math.pi / 6, gt=0, description="width σ_HD of the head-direction cells, rad")
+    peak: bool = Field(default=True, description="scale the head-direction cells to a peak of 1")
 
     def draw(self, n_networks: int, generator: torch.Generator) -> HeadDirectionTask:
         r"""The task with bearings evenly spaced in $[-\pi, \pi)$, none twice."""
@@ -72,15 +72,15 @@ class Experiment(Settings):
     name: str
     task: Annotated[PositionSettings | HeadDirectionSettings, Field(discriminator="kind")]
     network: Annotated[str, AfterValidator(_known)] = "rnn"
-    n_units: int = Field(512, ge=1, description="units N_r")
-    tau: float = Field(0.1, gt=0, description="time constant τ of a unit, s")
-    sigma: float = Field(0.01 / math.sqrt(0.02), ge=0, description="noise σ; σ sqrt(dt) per step")
-    noise: Literal["gaussian", "uniform"] = Field("gaussian", description="law of the noise")
-    n_steps: int = Field(100, ge=1, description="steps of a waking trajectory")
-    n_quiescent_steps: int = Field(200, ge=1, description="steps of a quiescent trajectory")
-    quiescent_noise: float = Field(math.sqrt(2), ge=0, description="factor on σ in quiescence")
-    batch_size: int = Field(200, ge=1, description="trajectories per batch")
-    n_batches: int = Field(2500, ge=1, description="training batches")
+    n_units: int = Field(default=512, ge=1, description="units N_r")
+    tau: float = Field(default=0.1, gt=0, description="time constant τ of a unit, s")
+    sigma: float = Field(default=0.01 / math.sqrt(0.02), ge=0, description="noise σ; σ sqrt(dt) per step")
+    noise: Literal["gaussian", "uniform"] = Field(default="gaussian", description="law of the noise")
+    n_steps: int = Field(default=100, ge=1, description="steps of a waking trajectory")
+    n_quiescent_steps: int = Field(default=200, ge=1, description="steps of a quiescent trajectory")
+    quiescent_noise: float = Field(default=math.sqrt(2), ge=0, description="factor on σ in quiescence")
+    batch_size: int = Field(default=200, ge=1, description="trajectories per batch")
+    n_batches: int = Field(default=2500, ge=1, description="training batches")
     learning_rate: float = Field(1e-3, gt=0, description="learning rate of Adam")
 
     @property

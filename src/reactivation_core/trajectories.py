@@ -46,13 +46,13 @@ class Animal(Settings):
     stands still half of the time, in rests whose lengths are geometric, as are those of the runs between them.
     """
 
-    dt: float = Field(0.02, gt=0, description="time step, s")
-    box: float = Field(2.2, gt=0, description="side of the box, m")
-    speed: float = Field(0.26 * math.pi, gt=0, description="scale of the Rayleigh speed, m/s")
-    turning: float = Field(11.52, ge=0, description="s.d. of the angular velocity ω, rad/s")
-    border: float = Field(0.03, ge=0, description="width of the border region, m")
-    slowing: float = Field(0.25, ge=0, le=1, description="factor on the speed in the border region")
-    drift: float = Field(0.0, ge=0, lt=1, description="fraction of the way to the centre moved per step")
+    dt: float = Field(default=0.02, gt=0, description="time step, s")
+    box: float = Field(default=2.2, gt=0, description="side of the box, m")
+    speed: float = Field(default=0.26 * math.pi, gt=0, description="scale of the Rayleigh speed, m/s")
+    turning: float = Field(default=11.52, ge=0, description="s.d. of the angular velocity ω, rad/s")
+    border: float = Field(default=0.03, ge=0, description="width of the border region, m")
+    slowing: float = Field(default=0.25, ge=0, le=1, description="factor on the speed in the border region")
+    drift: float = Field(default=0.0, ge=0, lt=1, description="fraction of the way to the centre moved per step")
     rests: Rests = None
 
     def __call__(self, n_trajectories: int, n_steps: int, generators: Sequence[torch.Generator]) -> Trajectories:
@@ -87,9 +87,9 @@ class Head(Settings):
     With `rests` it is still half of the time, as the animal.
     """
 
-    dt: float = Field(0.02, gt=0, description="time step, s")
-    turning: float = Field(11.52, ge=0, description="s.d. of the angular velocity ω, rad/s")
-    counter_clockwise: bool = Field(False, description="turn counter-clockwise only")
+    dt: float = Field(default=0.02, gt=0, description="time step, s")
+    turning: float = Field(default=11.52, ge=0, description="s.d. of the angular velocity ω, rad/s")
+    counter_clockwise: bool = Field(default=False, description="turn counter-clockwise only")
     rests: Rests = None
 
     def __call__(self, n_trajectories: int, n_steps: int, generators: Sequence[torch.Generator]) -> Trajectories:
