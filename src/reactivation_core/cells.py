@@ -32,6 +32,8 @@ class PlaceCells(nn.Module):
         normalise: divide by the sum over cells.
     """
 
+    centres: Tensor
+
     def __init__(self, centres: Float[Tensor, "S N_o 2"], width: float = 0.2, normalise: bool = True):
         super().__init__()
         self.register_buffer("centres", centres)
@@ -67,6 +69,8 @@ class HeadDirectionCells(nn.Module):
         width: $\sigma_{HD}$ in radians.
         peak: scale to a peak of 1.
     """
+
+    angles: Tensor
 
     def __init__(self, angles: Float[Tensor, " N_o"], width: float = math.pi / 6, peak: bool = True):
         super().__init__()

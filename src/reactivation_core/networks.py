@@ -31,6 +31,8 @@ class Network(nn.Module):
         ValueError: if a parameter is missing, unknown, of another shape, or not finite.
     """
 
+    encoder: Tensor
+    D: Tensor
     weights: dict[str, tuple[str, str]]  # name: (rows, columns) by the sizes N_r and N_in
 
     def __init__(self, parameters: dict[str, Tensor], tau: float, dt: float):
@@ -107,6 +109,8 @@ class RNN(Network):
     $$ \Delta r = \frac{1}{\tau}\left[-r + \mathrm{ReLU}(W_{rec}\,r + W_{in}\,\Delta s)\right] dt + \sigma\,\eta $$
     """
 
+    W_rec: Tensor
+    W_in: Tensor
     weights = {"W_rec": ("N_r", "N_r"), "W_in": ("N_r", "N_in")}
 
     def step(self, r, ds, noise):
@@ -122,6 +126,12 @@ class GRU(Network):
        \left(\tanh(W_r (g \odot r) + W_r^{in} \Delta s) - r\right)\right] dt + \sigma\,\eta $$
     """
 
+    W_z: Tensor
+    W_z_in: Tensor
+    W_g: Tensor
+    W_g_in: Tensor
+    W_r: Tensor
+    W_r_in: Tensor
     weights = {
         "W_z": ("N_r", "N_r"),
         "W_z_in": ("N_r", "N_in"),
