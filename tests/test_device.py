@@ -1,5 +1,5 @@
-"""On another device, `--device`, the library computes what it computes on the CPU; and it makes no tensor elsewhere than
-what it is given. The first is trivial on the CPU, the second is seen on any machine."""
+"""On another device, `--device`, the library computes what it computes on the CPU; and it makes no tensor elsewhere
+than what it is given. The first is trivial on the CPU, the second is seen on any machine."""
 
 import copy
 
@@ -120,7 +120,7 @@ def test_dynamics_make_no_tensor_elsewhere(tiny_ensemble):
         A,
         path,
         dynamics.step(one, r),
-        dynamics.slow_directions(A, 50),
+        dynamics.slow_directions(dynamics.moduli(A), 50),
         dynamics.newton(one, r, 2),
         dynamics.linear_variance(one, path, r[None], 0.1),
     ]
