@@ -268,10 +268,11 @@ def test_conditions_are_ensembles_whose_measurements_carry_their_suffix(data, ti
     assert run.measurements == {"size_biased_uniform": measured}
     one = run.conditions("noisy-unbiased{law}", law=("", "-uniform"))["-uniform"]
     assert one.suffix == "_uniform" and one.ensemble is both["unbiased", "-uniform"].ensemble
-    asleep = one.sleep(4, 6, run.generator(), c=4.0)
+    asleep = one.sleep(4, 6, run.generator(), c=4.0, every=2)
     generator = run.generator()
     start = phases.starts(tiny_ensemble, 4, generator)
-    assert torch.equal(asleep.decoded, phases.quiescent(tiny_ensemble, 6, 2.0, start, generator).decoded)
+    quiescent = phases.quiescent(tiny_ensemble, 6, 2.0, start, generator, every=2)
+    assert torch.equal(asleep.decoded, quiescent.decoded)
     assert one.wake(4, 6, run.generator()).decoded.shape == (3, 4, 6, 2)
     disturbed = one.under(both["biased", ""])
     assert disturbed.suffix == "_biased" and disturbed.ensemble.network is one.ensemble.network

@@ -46,9 +46,10 @@ class Condition:
         generator: torch.Generator,
         noise_scale: float = 1.0,
         record: Iterable[str] = ("decoded",),
+        every: int = 1,
     ) -> Phase:
         """As `phases.active`."""
-        return phases.active(self.ensemble, n_trajectories, n_steps, generator, noise_scale, record)
+        return phases.active(self.ensemble, n_trajectories, n_steps, generator, noise_scale, record, every)
 
     def sleep(
         self,
@@ -57,9 +58,10 @@ class Condition:
         generator: torch.Generator,
         c: float = 2.0,
         record: Iterable[str] = ("decoded",),
+        every: int = 1,
     ) -> Phase:
         """As `phases.sleep`."""
-        return phases.sleep(self.ensemble, n_trajectories, n_steps, generator, c, record)
+        return phases.sleep(self.ensemble, n_trajectories, n_steps, generator, c, record, every)
 
     def under(self, other: "Condition") -> "Condition":
         """These networks in another condition's noise, with its suffix."""
