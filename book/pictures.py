@@ -28,6 +28,36 @@ def main() -> None:
     positions = torch.cat((awake.decoded, asleep.decoded), 2)[0].numpy()
     animation(positions[:N], awake.s[0, :N].numpy())
     readme(awake.decoded[0].numpy(), asleep.decoded[0].numpy())
+    discovery(network)
+
+
+def discovery(network: phases.Ensemble) -> None:
+    """Where waking, sleep from one corner and runs that never move end."""
+    generator = torch.Generator().manual_seed(4)
+    awake = phases.active(network, 300, AWAKE, generator)
+    corner = torch.tensor([0.9, 0.9]).expand(1, 300, 2)
+    start = network.network.encode(network.task.cells.tuning(corner))
+    asleep = phases.quiescent(network, 1000, math.sqrt(2), start, generator, every=1000)
+    ends = {
+        "awake": (
+            awake.decoded,
+            figures.COLOURS["active"],
+        ),
+        "asleep, from one corner": (
+            asleep.decoded,
+            figures.COLOURS["quiescent"],
+        ),
+        "standing still": (awake.s[:, :, :1], "0.45"),
+    }
+    figure, axes = figures.panels(3, 2.5)
+    for ax, (title, (positions, colour)) in zip(axes[0], ends.items(), strict=True):
+        ax.plot(*positions[0, :, -1].numpy().T, ".", ms=3, color=colour)
+        figures.plane(ax, 1.25)
+        ax.add_patch(Rectangle((-1.1, -1.1), 2.2, 2.2, fill=False, ec="0.5", lw=0.8))
+        ax.set_title(title)
+        ax.label_outer()
+    axes[0, 1].plot(0.9, 0.9, "k+", ms=11, mew=1.5)
+    figure.savefig(STATIC / "discovery.png")
 
 
 def animation(positions: np.ndarray, true: np.ndarray) -> None:
