@@ -76,19 +76,8 @@ def gpu_tests() -> str:
     """The last line of the tests that say something about a CUDA device."""
     # Other tests may need what such a machine lacks.
     files = [path for path in sorted((ROOT / "tests").glob("test_*.py")) if "mark.gpu" in path.read_text()]
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-m",
-        "gpu",
-        "--device",
-        "cuda",
-        "-o",
-        "addopts=",
-        *map(str, files),
-    ]
+    options = ["-q", "-m", "gpu", "--device", "cuda", "-o", "addopts="]
+    command = [sys.executable, "-m", "pytest", *options, *map(str, files)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if result.returncode:
         print(result.stdout[-4000:], result.stderr[-2000:])

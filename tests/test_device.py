@@ -1,5 +1,5 @@
-"""On another device, `--device`, the library computes what it computes on the CPU; and it makes no tensor elsewhere
-than what it is given. The first is trivial on the CPU, the second is seen on any machine."""
+"""On another device, `--device`, the library computes what it computes on the CPU, and it makes tensors only there. The
+first is trivial on the CPU, the second is seen on any machine."""
 
 import copy
 

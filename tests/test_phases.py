@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jaxtyping
+import numpy as np
 import pytest
 import scipy.stats
 import torch
@@ -120,7 +121,7 @@ def test_quiescent_runs_start_from_the_encoded_start_of_a_waking_batch(tiny_ense
 
 
 @every_kind
-@pytest.mark.parametrize("index", [0, 2, -1, slice(1, 3)])
+@pytest.mark.parametrize("index", [0, 2, -1, np.int64(0), slice(1, 3)], ids=repr)
 def test_a_member_runs_as_it_does_in_the_ensemble(tiny_ensemble, index):
     part = tiny_ensemble[index]
     members = list(range(3)[index]) if isinstance(index, slice) else [range(3)[index]]
@@ -221,6 +222,8 @@ def test_no_steps_are_refused(tiny_ensemble, n_steps):
 def test_an_unknown_record_is_refused(tiny_ensemble):
     with pytest.raises(ValueError, match="expected records among states, outputs, decoded, noise, got .*dreams"):
         quiescent(tiny_ensemble, 5, 1.0, torch.zeros(3, 2, 16), seeded(), ["decoded", "dreams"])
+    with pytest.raises(ValueError, match=r"expected a tuple of records, such as \('states',\), got 'states'"):
+        quiescent(tiny_ensemble, 5, 1.0, torch.zeros(3, 2, 16), seeded(), "states")
 
 
 @pytest.mark.skipif(not CLEAR.exists(), reason="the peak of a process's memory is reset through /proc")

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +20,16 @@ def test_a_sample_has_one_state_more_than_changes(task, generator):
     batch = task.sample(4, 5, generator)
     d = task.n_inputs
     assert batch.s.shape == (3, 4, 6, d) and batch.ds.shape == (3, 4, 5, d)
+
+
+@pytest.mark.parametrize("tiny_experiment", KINDS, indirect=True)
+@pytest.mark.parametrize("index", [0, -1, np.int64(1), torch.tensor(2)], ids=repr)
+def test_an_index_is_the_task_of_one_network(task, generator, index):
+    assert task[index].n_networks == 1 == task[index].sample(1, 1, generator).s.shape[0]
+    for cells in zip(task[index].cells.buffers(), task[2:][0].cells.buffers(), strict=True):
+        assert torch.equal(*cells) == (index in (-1, 2) or task.n_inputs == 1)
+    with pytest.raises(IndexError):
+        task[3]
 
 
 @pytest.mark.parametrize("tiny_experiment", KINDS, indirect=True)

@@ -14,7 +14,7 @@ import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, SupportsIndex, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -23,7 +23,7 @@ from torch import Tensor
 from reactivation_core import noise
 from reactivation_core.experiments import Experiment
 from reactivation_core.streams import spawn
-from reactivation_core.tasks import PositionTask, Task
+from reactivation_core.tasks import PositionTask, Task, part
 from reactivation_core.theory import IdealNetwork
 
 RECORDS = ("states", "outputs", "decoded", "noise")
@@ -78,10 +78,8 @@ class Ensemble:
     def __len__(self) -> int:
         return self.network.n_networks
 
-    def __getitem__(self, index: int | slice) -> "Ensemble":
-        if isinstance(index, int):
-            index = range(len(self))[index]
-            index = slice(index, index + 1)
+    def __getitem__(self, index: SupportsIndex | slice) -> "Ensemble":
+        index = part(index, len(self))
         return replace(
             self,
             task=self.task[index],
@@ -259,7 +257,9 @@ def _streams(ensemble: Ensemble, generator: torch.Generator | Sequence[torch.Gen
 
 
 def _run(ensemble, r, n_steps, ds, noise_scale, generators, record, every) -> Phase:
-    if isinstance(record, str) or not set(record) <= set(RECORDS):
+    if isinstance(record, str):
+        raise ValueError(f"expected a tuple of records, such as ({record!r},), got {record!r}")
+    if not set(record) <= set(RECORDS):
         raise ValueError(f"expected records among {', '.join(RECORDS)}, got {record!r}")
     record = set(record)
     if not (math.isfinite(noise_scale) and noise_scale >= 0):

@@ -6,6 +6,7 @@ Source: Krishna et al. (2024), Sections 2.1 and 3.
 """
 
 from collections.abc import Sequence
+from typing import SupportsIndex
 
 import torch
 from jaxtyping import Float
@@ -17,8 +18,20 @@ from reactivation_core.streams import spawn
 from reactivation_core.trajectories import Animal, Head, Trajectories
 
 
+def part(index: SupportsIndex | slice, n_networks: int) -> slice:
+    """The slice that an index stands for, as networks keep their axis `S`.
+
+    Raises:
+        IndexError: if there is no such network.
+    """
+    if isinstance(index, slice):
+        return index
+    first = range(n_networks)[index]
+    return slice(first, first + 1)
+
+
 class Task(nn.Module):
-    """A motion and the cells that encode its states, for `S` networks."""
+    """A motion and the cells that encode its states, for `S` networks: `task[i]` for one, `task[i:j]` for some."""
 
     n_inputs: int
 
@@ -52,8 +65,8 @@ class PositionTask(Task):
         """Distance between the decoded and the true position, in metres."""
         return (decoded - s).norm(dim=-1)
 
-    def __getitem__(self, index: slice) -> "PositionTask":
-        centres = self.cells.centres[index]
+    def __getitem__(self, index: SupportsIndex | slice) -> "PositionTask":
+        centres = self.cells.centres[part(index, self.n_networks)]
         return PositionTask(len(centres), self.motion, PlaceCells(centres, self.cells.width, self.cells.normalise))
 
 
@@ -66,5 +79,6 @@ class HeadDirectionTask(Task):
         """Arc between the decoded and the true bearing, in radians."""
         return circular.distance(decoded, s)[..., 0]
 
-    def __getitem__(self, index: slice) -> "HeadDirectionTask":
-        return HeadDirectionTask(len(range(self.n_networks)[index]), self.motion, self.cells)
+    def __getitem__(self, index: SupportsIndex | slice) -> "HeadDirectionTask":
+        n_networks = len(range(self.n_networks)[part(index, self.n_networks)])
+        return HeadDirectionTask(n_networks, self.motion, self.cells)
