@@ -106,6 +106,15 @@ def test_an_ensemble_that_grew_is_the_one_trained_at_once(grow, tiny, tmp_path):
         assert code == 0 and "is there already" in out and files == grown
 
 
+def test_an_ensemble_that_grows_is_read_only_as_often_as_it_must(grow, tiny, monkeypatch):
+    grow(1)
+    read, work = [], store.read
+    monkeypatch.setattr(store, "read", lambda path: read.append(path.name) or work(path))
+    assert grow(2)[0] == 0
+    # To see whether it is there, and to add to it.
+    assert read.count(f"{tiny}.safetensors") == 2
+
+
 @pytest.mark.parametrize(
     ("options", "parts"),
     [

@@ -496,6 +496,19 @@ def test_verify_names_the_problem_of_every_file(tiny_ensemble, saved):
     assert "not the file in SHA256SUMS" in store.verify(folder)[saved.name]
 
 
+def test_an_ensemble_under_another_name_is_none_of_that_name(tiny_ensemble, saved):
+    other = saved.with_name("position-noisy-biased.safetensors")
+    saved.rename(other)
+    sums = saved.parent / store.SUMS
+    sums.write_text(sums.read_text().replace(saved.name, other.name))
+    message = f"expected the experiment position-noisy-biased, got {tiny_ensemble.experiment.name}"
+    with pytest.raises(ValueError, match=f"{other}: {message}"):
+        store.load(other.stem, other.parent)
+    assert message in store.verify(other.parent)[other.name]
+    # Who names a file means that file.
+    assert store.load(other).experiment == tiny_ensemble.experiment
+
+
 def test_verify_asks_for_a_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder"):
         store.verify(tmp_path / "nowhere")

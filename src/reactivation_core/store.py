@@ -86,9 +86,16 @@ def load(name: str | Path, folder: Path = ENSEMBLES) -> Ensemble:
     Raises:
         FileNotFoundError: if there is no such file, with the command that makes it.
         ValueError: if the file is not the one in `SHA256SUMS`, is truncated, foreign, malformed or too large, holds
-            values that are not finite, or its tensors do not fit its settings.
+            values that are not finite, or its tensors do not fit its settings, or these not the name.
     """
-    path = name if isinstance(name, Path) else Path(folder) / f"{experiments.get(name).name}.safetensors"
+    if isinstance(name, Path):
+        return restore(name)[0]
+    return restore(Path(folder) / f"{experiments.get(name).name}.safetensors", name)[0]
+
+
+def restore(path: Path, name: str | None = None) -> tuple[Ensemble, dict[str, str]]:
+    """The ensemble at a path, of the experiment of this name where one is given, and what its header says of it; raises
+    what `load` does."""
     if not path.is_file():
         raise FileNotFoundError(f"no ensemble at {path}: make it with `reactivation train {path.stem}`")
     try:
@@ -96,7 +103,10 @@ def load(name: str | Path, folder: Path = ENSEMBLES) -> Ensemble:
         tensors, header = unpack(content)
         if "experiment" not in header:
             raise ValueError("not an ensemble: expected settings under 'experiment' in its header, got none")
-        return _restore(experiments.parse(header["experiment"]), tensors, digest)
+        experiment = experiments.parse(header["experiment"])
+        if name not in (None, experiment.name):
+            raise ValueError(f"expected the experiment {name}, got {experiment.name}")
+        return _assemble(experiment, tensors, digest), header
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -111,7 +121,7 @@ def verify(folder: Path = ENSEMBLES, progress: Callable = iter) -> dict[str, str
         try:
             if name not in sums:
                 raise ValueError(f"not listed in {SUMS}")
-            load(folder / name)
+            restore(folder / name, Path(name).stem)
             found[name] = None
         except (ValueError, OSError) as error:
             found[name] = str(error)
@@ -157,6 +167,15 @@ def read(path: Path) -> bytes:
                 raise ValueError(f"expected a {name} of at most {most} bytes, got {size}")
         file.seek(0)
         return file.read()
+
+
+def stamp(path: Path) -> tuple[int, int] | None:
+    """What differs after a file was replaced; None if there is no file."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def write(path: Path, content: bytes) -> None:
@@ -220,7 +239,7 @@ def _staged(path: Path, content: bytes) -> Iterator[None]:
         raise
 
 
-def _restore(experiment, tensors: dict[str, Tensor], digest: str) -> Ensemble:
+def _assemble(experiment, tensors: dict[str, Tensor], digest: str) -> Ensemble:
     cells = "angles" if isinstance(experiment.task, HeadDirectionSettings) else "centres"
     tensors = {name: value.float() for name, value in tensors.items()}
     missing = {cells, "history", "squared_error"} - set(tensors)
@@ -254,21 +273,15 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _listed(path: Path) -> tuple[bytes, str]:
     """The content of a file, and its digest, which is one of those in the sums, if they list it."""
     while True:
-        stamp, expected = _stamp(path.parent), _sums(path.parent).get(path.name)
+        before, expected = stamp(path.parent / SUMS), _sums(path.parent).get(path.name)
         content = read(path)
         digest = hashlib.sha256(content).hexdigest()
         if expected is None or digest in expected:
             return content, digest
         # A writer may have come between the sums and the file.
-        if stamp == _stamp(path.parent):
+        if before == stamp(path.parent / SUMS):
             expected = " or ".join(f"{one[:12]}…" for one in sorted(expected))
             raise ValueError(f"not the file in {SUMS}: expected SHA-256 {expected}, got {digest[:12]}…")
-
-
-def _stamp(folder: Path) -> tuple[int, int] | None:
-    """What is another after every writing of the sums."""
-    path = folder / SUMS
-    return (path.stat().st_ino, path.stat().st_mtime_ns) if path.is_file() else None
 
 
 def _sums(folder: Path) -> dict[str, set[str]]:

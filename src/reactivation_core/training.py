@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -178,7 +178,7 @@ class Run:
         """
         if not self.path.exists():
             return []
-        ensemble, (_, header) = store.load(self.path), store.unpack(store.read(self.path))
+        ensemble, header = _stored(self.path, store.stamp(self.path))
         expected = self.experiment.model_dump() | self._header
         try:
             _expect(expected, header | ensemble.experiment.model_dump())
@@ -218,6 +218,12 @@ def serially(runs: Iterable[Run], progress: Progress) -> Iterator[tuple[Path, li
         for group in run.groups():
             run.train(group, progress)
         yield run.store()
+
+
+@lru_cache(maxsize=1)
+def _stored(path: Path, stamp: tuple[int, int]) -> tuple[Ensemble, dict[str, str]]:
+    """An ensemble that is asked for more than once while it grows; `stamp` tells whether it is still the same file."""
+    return store.restore(path)
 
 
 def _label(networks: range) -> str:
