@@ -282,6 +282,7 @@ def wait_for(path, process):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_an_interruption_leaves_a_checkpoint_and_says_how_to_go_on(start, run, tiny, tmp_path):
     n_batches = 600
     checkpoint = tmp_path / "checkpoints" / f"{tiny}.0.safetensors"
@@ -304,6 +305,7 @@ def test_an_interruption_leaves_a_checkpoint_and_says_how_to_go_on(start, run, t
     assert torch.equal(resumed.history, whole.history)
 
 
+@pytest.mark.slow
 def test_a_second_training_of_the_same_ensemble_is_refused(start, run, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(store, "_LOCK_SECONDS", 0.1)
     first = start(600, tmp_path)
@@ -361,6 +363,7 @@ def book(tmp_path, monkeypatch):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "message"),
     [("raise ValueError('no such rat')", "ValueError: no such rat"), ("import os; os._exit(1)", "its kernel died")],
@@ -430,6 +433,7 @@ def test_a_chapter_that_cannot_be_written_leaves_all_its_files(run, recorded, mo
     assert files(folder) == before
 
 
+@pytest.mark.slow
 def test_a_chapter_is_run_in_place_and_its_time_noted(run, book, tmp_path, monkeypatch):
     monkeypatch.setenv(chapters.RECORD, "elsewhere")
     path = book(MEASURED)
@@ -456,6 +460,7 @@ def test_verify_reads_the_results_of_every_chapter(run, monkeypatch, tmp_path):
     one_line(error, "paper_and_code.json")
 
 
+@pytest.mark.slow
 def test_the_program_is_installed():
     result = subprocess.run(
         [os.path.join(os.path.dirname(sys.executable), "reactivation"), "train", "rat"], capture_output=True, text=True

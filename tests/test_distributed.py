@@ -113,6 +113,8 @@ TRAIN = """
 import signal, sys
 from reactivation_core import cli, experiments
 
+pytestmark = pytest.mark.slow
+
 if __name__ == "__main__":
     # Where the tests run in the background, their children are born deaf to interruptions.
     signal.signal(signal.SIGINT, signal.default_int_handler)

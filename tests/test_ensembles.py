@@ -6,6 +6,8 @@ import pytest
 
 from reactivation_core import experiments, store, training
 
+pytestmark = pytest.mark.slow
+
 STORED = sorted(path.stem for path in store.ENSEMBLES.glob("*.safetensors"))
 
 
