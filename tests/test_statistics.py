@@ -180,6 +180,29 @@ def test_interval_equals_scipy():
     assert (mean, low, high) == pytest.approx((values.mean(), expected.low, expected.high))
 
 
+@pytest.mark.parametrize(
+    ("function", "arguments", "message"),
+    [
+        (statistics.interval, [np.array([0.1, np.nan, 0.3])], "expected finite values, got 1 others"),
+        (statistics.split_rhat, [np.full((3, 8, 2), 0.1)], "expected chains that differ somewhere, got one value"),
+        (
+            statistics.memory,
+            [np.concatenate((np.arange(24.0).reshape(3, 2, 2, 2), np.full((3, 2, 1, 2), 0.1)), 2)],
+            "expected positions that differ at every time, got one at 1 of 3 times",
+        ),
+        (statistics.transitions, [np.full((3, 8, 2), np.nan), 1, 2.2, 4], "expected finite positions, got 48 others"),
+        (
+            densities.squared_mmd,
+            [np.arange(8.0).reshape(4, 2), np.full((4, 2), 0.1)],
+            "expected points with a median distance above 0, got 0",
+        ),
+    ],
+)
+def test_what_is_not_defined_is_refused(function, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        function(*arguments)
+
+
 def test_interval_needs_two_networks():
     with pytest.raises(ValueError, match="at least 2 networks"):
         statistics.interval(np.array([1.0]))

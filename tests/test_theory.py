@@ -361,6 +361,18 @@ def test_ideal_network_on_the_box(generator):
     assert error.sqrt()[3:] == pytest.approx(predicted.sqrt()[3:], rel=0.1)
 
 
+@pytest.mark.parametrize("signal", [[-1.0, 2.0], [math.nan, 1.0], [math.inf, 1.0]])
+def test_a_normal_density_refuses_what_is_no_variance(signal):
+    with pytest.raises(ValueError, match="expected finite variances >= 0 of the signal, got"):
+        Gaussian(torch.tensor(signal), 0.5)
+
+
+@pytest.mark.parametrize("weights", [[0.0, 0.0], [-1.0, 2.0], [math.nan, 1.0], [math.inf, 1.0]])
+def test_a_mixture_refuses_what_are_no_weights(weights):
+    with pytest.raises(ValueError, match="expected finite weights >= 0, not all 0, got"):
+        Mixture(normal(2, 2), 0.5, torch.tensor(weights))
+
+
 @pytest.mark.parametrize("v", [0.0, -1.0, math.nan, math.inf])
 def test_densities_refuse(v):
     for make in (lambda: Gaussian(torch.ones(2), v), lambda: Mixture(normal(3, 2), v), lambda: Circle(1.0, v)):

@@ -222,8 +222,13 @@ def squared_mmd(x: Float[ndarray, "n d"], y: Float[ndarray, "m d"]) -> float:
     values happen; unbiased for independent draws only.
 
     Source: Gretton et al. (2012).
+
+    Raises:
+        ValueError: if half of the pairs of `y` are the same point.
     """
     xx, yy = (scipy.spatial.distance.squareform(euclidean_distances(z, squared=True), checks=False) for z in (x, y))
     xy = euclidean_distances(x, y, squared=True)
     h2 = np.median(yy)
+    if not h2 > 0:
+        raise ValueError(f"expected points with a median distance above 0, got {h2**0.5:g}")
     return float(sum(sign * np.exp(-d / (2 * h2)).mean() for sign, d in ((1, xx), (-2, xy), (1, yy))))

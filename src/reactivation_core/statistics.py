@@ -28,10 +28,16 @@ class Interval(NamedTuple):
 
 
 def interval(values: Float[ndarray, " S"]) -> Interval:
-    """Mean over networks with Student's 95 % interval, which takes them as independent draws from a normal law."""
+    """Mean over networks with Student's 95 % interval, which takes them as independent draws from a normal law.
+
+    Raises:
+        ValueError: for fewer than 2 values, or one that is not finite.
+    """
     values = np.asarray(values, dtype=float)
     if values.ndim != 1 or len(values) < 2:
         raise ValueError(f"expected the values of at least 2 networks, got shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"expected finite values, got {(~np.isfinite(values)).sum()} others")
     half = scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values)
     return Interval(values.mean(), values.mean() - half, values.mean() + half)
 
@@ -150,10 +156,12 @@ def split_rhat(chains: Float[ndarray, "B T d"]) -> float:
     Source: Gelman and Rubin (1992); cut into halves, to see drifts too, after Vehtari et al. (2021).
 
     Raises:
-        ValueError: for fewer than 2 chains or 4 steps.
+        ValueError: for fewer than 2 chains or 4 steps, or chains that all stand still at one place.
     """
     if len(chains) < 2 or chains.shape[1] < 4:
         raise ValueError(f"expected at least 2 chains of 4 steps, got shape {chains.shape}")
+    if (chains == chains[0, 0]).all():
+        raise ValueError(f"expected chains that differ somewhere, got one value, {chains[0, 0]}")
     n = chains.shape[1] // 2
     halves = np.concatenate((chains[:, :n], chains[:, -n:])).astype(float)
     within, between = halves.var(1, ddof=1).mean(0).sum(), halves.mean(1).var(0, ddof=1).sum()
@@ -171,7 +179,13 @@ def memory(twins: Float[ndarray, "B 2 T d"]) -> Float[ndarray, " T"]:
 
     $\mu$ the mean over all runs. 1 without noise; about $-1/2B$ when all is forgotten. For a reversible process begun
     in its stationary law it is the autocorrelation at twice the lag.
+
+    Raises:
+        ValueError: if all runs are at one place at some time.
     """
+    same = (twins == twins[0, 0]).all((0, 1, 3))
+    if same.any():
+        raise ValueError(f"expected positions that differ at every time, got one at {same.sum()} of {len(same)} times")
     apart = twins - twins.mean((0, 1))
     return (apart[:, 0] * apart[:, 1]).mean(0).sum(-1) / (apart**2).mean((0, 1)).sum(-1)
 
@@ -228,10 +242,12 @@ def transitions(positions: Float[ndarray, "B T 2"], lag: int, box: float, n_bins
     The box centred on 0 has `n_bins` x `n_bins` tiles; what lies outside counts as in the nearest one.
 
     Raises:
-        ValueError: if no trajectory is longer than the lag.
+        ValueError: if no trajectory is longer than the lag, or a position is not finite.
     """
     if not 0 < lag < positions.shape[1]:
         raise ValueError(f"expected a lag of 1 to {positions.shape[1] - 1} steps, got {lag}")
+    if not np.isfinite(positions).all():
+        raise ValueError(f"expected finite positions, got {(~np.isfinite(positions)).sum()} others")
     tile, K = tiles(positions, box / 2, n_bins), n_bins**2
     counts = np.bincount((tile[:, :-lag] * K + tile[:, lag:]).ravel(), minlength=K**2)
     return counts.reshape(K, K) / counts.sum()

@@ -50,11 +50,16 @@ class Gaussian(Density):
     Args:
         signal: the diagonal of $\Lambda$, `(N,)`.
         v: variance of the noise.
+
+    Raises:
+        ValueError: for a variance below 0 or not finite, or no noise.
     """
 
     def __init__(self, signal: Float[Tensor, " N"], v: float):
         super().__init__()
         _check(v)
+        if not (signal.isfinite() & (signal >= 0)).all():
+            raise ValueError(f"expected finite variances >= 0 of the signal, got {signal.tolist()!s:.80}")
         self.v = v
         self.register_buffer("variance", signal.double() + v)
 
@@ -81,13 +86,19 @@ class Mixture(Density):
         points: $m_j$, `(J, N)`.
         v: variance of the noise.
         weights: $\pi_j$, `(J,)`, in any scale; equal if left out.
+
+    Raises:
+        ValueError: for weights below 0, not finite, or all 0, or no noise.
     """
 
     def __init__(self, points: Float[Tensor, "J N"], v: float, weights: Float[Tensor, " J"] | None = None):
         super().__init__()
         _check(v)
         self.v = v
-        weights = points.new_ones(len(points)) if weights is None else weights
+        if weights is None:
+            weights = points.new_ones(len(points))
+        elif not ((weights.isfinite() & (weights >= 0)).all() and weights.any()):
+            raise ValueError(f"expected finite weights >= 0, not all 0, got {weights.tolist()!s:.80}")
         self.register_buffer("points", points.double())
         self.register_buffer("weights", weights.double() / weights.double().sum())
         # Of log π_j N(r; m_j, v I), what depends on j but not on r.
