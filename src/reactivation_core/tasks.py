@@ -55,6 +55,14 @@ class Task(nn.Module):
             generator = spawn(generator, range(self.n_networks))
         return self.motion(n_trajectories, n_steps, generator)
 
+    def floor(self, s: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape"]:
+        """Error of decoding the cells' own activity: what no network's decoding error can be expected to fall below."""
+        return self.error(self.cells.decode(self.cells.tuning(s)), s)
+
+    def silence(self, s: Float[Tensor, "S *shape d"]) -> Float[Tensor, " S"]:
+        """Training loss of an output of zero, per network: with it losses of different tasks can be compared."""
+        return self.cells.tuning(s).square().flatten(1).mean(1)
+
 
 class PositionTask(Task):
     """Track the position of the animal, reported by place cells; errors are distances in metres."""

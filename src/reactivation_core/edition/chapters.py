@@ -6,6 +6,7 @@ the reference, and then the measurements are written instead.
 """
 
 import ast
+import functools
 import itertools
 import json
 import math
@@ -23,6 +24,7 @@ from IPython.display import Markdown
 from reactivation_core import phases, statistics, store
 from reactivation_core.edition import claims
 from reactivation_core.edition.claims import Measurement, Results
+from reactivation_core.experiments import Experiment
 from reactivation_core.phases import Ensemble, Phase
 
 BOOK = Path(__file__).resolve().parents[3] / "book"
@@ -255,6 +257,23 @@ def table(columns: Iterable[str], *rows: Iterable[str | float | Measurement | No
             raise ValueError(f"expected a row of {len(columns)} cells, got {row}")
         lines.append(["" if x is None else f"{x:.3g}" if isinstance(x, int | float) else str(x) for x in row])
     return Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+
+def settings(experiment: Experiment, paper: dict[str, str]) -> Markdown:
+    """The paper's settings beside those that an experiment holds, by name: `tau`, or `task.motion.speed`."""
+    rows = []
+    for path, value in paper.items():
+        *parents, name = path.split(".")
+        of = functools.reduce(getattr, parents, experiment)
+        here = getattr(of, name)
+        if isinstance(here, bool):
+            here = "yes" if here else "no"
+        elif isinstance(here, int):
+            here = f"{here:,}".replace(",", " ")
+        elif isinstance(here, float):
+            here = f"{here:.4g}"
+        rows.append((type(of).model_fields[name].description, value, here))
+    return table(("setting", "paper", "here"), *rows)
 
 
 def parameter_names(notebook: Path) -> list[str]:

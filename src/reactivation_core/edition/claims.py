@@ -6,6 +6,7 @@ if only the mean does, *not reproduced* otherwise; of a prediction beyond the pa
 not hold*.
 """
 
+import json
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -111,6 +112,11 @@ def results(chapter: str) -> Results | None:
         return Results.model_validate_json(path.read_text())
     except ValidationError as error:
         raise ValueError(f"{path}: {problems(error)}") from None
+
+
+def record(name: str) -> dict[str, object]:
+    """What a benchmark measured, from `data/results/NAME.json`."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
 
 
 def verdict(claim: Claim, measurement: Measurement | None) -> Verdict:
