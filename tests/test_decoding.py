@@ -63,3 +63,10 @@ def test_an_animal_at_rest_does_not_move_but_for_noise(generator):
     s = torch.zeros(2, 200, 2)
     jitter = decoding.jitter(cells, s, np.array([0.0, 0.01, 0.1]), generator)
     assert (jitter[:, 0] == 0).all() and (np.diff(jitter) > 0).all()
+
+
+def test_leaps_take_from_the_mean_turn(generator):
+    s = torch.full((2, 400, 1), 0.1).cumsum(1)[:, None].expand(2, 50, 400, 1)
+    found = decoding.turn_with_leaps(s, 0.1, generator)
+    assert found == pytest.approx(np.full(2, 0.1 * 0.9**2), abs=0.015)
+    assert decoding.turn_with_leaps(s, 0.0, generator) == pytest.approx(np.full(2, 0.1), abs=1e-5)

@@ -146,3 +146,35 @@ def test_a_missing_parameter_is_refused():
 def test_a_time_step_beyond_the_time_constant_is_refused(tau, dt):
     with pytest.raises(ValueError, match="expected 0 < dt <= tau"):
         RNN(parameters(RNN), tau, dt)
+
+
+def test_the_rectified_network_is_homogeneous(generator):
+    """What scales the encoder, the input weights and the noise, and the readout the other way, changes no output."""
+    network = RNN.initial(S, N, CELLS, INPUTS, TAU, DT, generator).double()
+    c = {"encoder": 4.0, "W_in": 4.0, "W_rec": 1.0, "D": 0.25}
+    louder = RNN({name: c[name] * value.detach() for name, value in network.named_parameters()}, TAU, DT)
+    f, ds, eta = (normal(generator, S, B, *n) for n in ((CELLS,), (T, INPUTS), (T, N)))
+    quiet, loud = (of.readout(of(of.encode(f), ds, x * eta)) for of, x in ((network, 1), (louder, 4)))
+    torch.testing.assert_close(loud, quiet)
+    r = normal(generator, S, B, N)
+    assert not network.step(0 * r, torch.zeros(S, B, INPUTS, dtype=r.dtype), 0.0).any()
+
+
+@torch.no_grad()
+def test_the_gated_network_beside_pytorchs(generator):
+    """The same for dt = tau where all reset gates are alike, and not otherwise; for dt < tau a part of the step."""
+    gru = GRU.initial(1, N, CELLS, INPUTS, TAU, TAU, generator).double()
+    r, ds = normal(generator, 1, B, N), normal(generator, 1, B, INPUTS)
+
+    def pytorch():
+        cell = torch.nn.GRUCell(INPUTS, N, bias=False, dtype=torch.float64)
+        cell.weight_hh.copy_(torch.cat((gru.W_g[0], gru.W_z[0], gru.W_r[0])))
+        cell.weight_ih.copy_(torch.cat((gru.W_g_in[0], gru.W_z_in[0], gru.W_r_in[0])))
+        return cell(ds[0], r[0])[None]
+
+    whole = gru.step(r, ds, 0.0)
+    assert (whole - pytorch()).abs().max() > 1e-3
+    slow = GRU(dict(gru.named_parameters()), TAU, DT)
+    torch.testing.assert_close(slow.step(r, ds, 0.0), r + DT / TAU * (whole - r))
+    gru.W_g.zero_(), gru.W_g_in.zero_()
+    torch.testing.assert_close(gru.step(r, ds, 0.0), pytorch())

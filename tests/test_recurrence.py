@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from reactivation_core.recurrence import RECURRENCES
+from reactivation_core.recurrence import RECURRENCES, RNNRecurrence
 from reactivation_core.trajectories import Trajectories
 
 KINDS = ["position-noisy-unbiased", "position-gru-unbiased", "head-direction-unbiased"]
@@ -59,6 +59,19 @@ def differences(got, expected):
 def test_gradients_are_those_of_the_readable_loop(problem, n_steps, sigma):
     case = problem(n_steps)
     assert max(differences(by_hand(*case, sigma, torch.float64), readable(*case, sigma)).values()) < 1e-12
+
+
+def test_the_comparison_sees_a_way_back_without_the_leak(problem, monkeypatch):
+    backward = RNNRecurrence.backward_step
+
+    def without_leak(self, t, delta):
+        leak = (1 - self.alpha) * delta
+        backward(self, t, delta)
+        delta -= leak
+
+    monkeypatch.setattr(RNNRecurrence, "backward_step", without_leak)
+    case = problem(23)
+    assert max(differences(by_hand(*case, 0.07, torch.float64), readable(*case, 0.07)).values()) > 0.1
 
 
 @every_kind

@@ -76,3 +76,13 @@ def jitter(
         return cells.decode(f + level * peak * torch.randn(f.shape, generator=generator))
 
     return torch.stack([(decoded(x) - decoded(x)).norm(dim=-1).mean(1) for x in levels], -1).numpy()
+
+
+def turn_with_leaps(s: Float[Tensor, "S B T 1"], share: float, generator: torch.Generator) -> Float[ndarray, " S"]:
+    """Mean turn per step, in radians, where this share of bearings is decoded anywhere on the circle.
+
+    A turn counts only if both its ends are sound: it is $(1 - share)^2$ of the true one."""
+    theta = s[..., 0]
+    lost = torch.rand(theta.shape, generator=generator) < share
+    anywhere = 2 * math.pi * torch.rand(theta.shape, generator=generator)
+    return circular.wrap(torch.where(lost, anywhere, theta).diff(dim=-1)).mean((1, 2)).numpy()
