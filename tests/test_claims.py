@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from reactivation_core import phases
+from reactivation_core import experiments, phases
 from reactivation_core.edition import chapters, claims
 from reactivation_core.edition.chapters import Chapter
 from reactivation_core.edition.claims import Measurement
@@ -231,6 +231,17 @@ def test_measurements_stand_side_by_side(data):
         run.beside(("here", "there"), ("of it", "size"))
     with pytest.raises(KeyError, match="weight"):
         run.beside(("here",), ("of it", "weight"))
+
+
+def test_settings_stand_beside_the_papers():
+    names = {"n_batches": "20 000", "task.peak": "no", "sigma": "0.1 / √0.02", "task.motion.turning": "11.52"}
+    found = chapters.settings(experiments.get("head-direction-unbiased"), names).data.splitlines()
+    assert found[2:] == [
+        "| training batches | 20 000 | 20 000 |",
+        "| scale the head-direction cells to a peak of 1 | no | yes |",
+        "| noise σ; σ sqrt(dt) per step | 0.1 / √0.02 | 0.7071 |",
+        "| s.d. of the angular velocity ω, rad/s | 11.52 | 11.52 |",
+    ]
 
 
 def notebook(data, source, tags=("parameters",)):

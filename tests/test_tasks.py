@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.special import ive
 
 from reactivation_core import experiments
 from reactivation_core.experiments import HeadDirectionSettings, PositionSettings
@@ -79,3 +80,13 @@ def test_head_direction_cells_are_evenly_spaced_and_none_is_double(n, generator)
         atol=1e-6,
         rtol=0,
     )
+
+
+def test_the_floor_of_the_decoder_and_the_loss_of_silence(generator):
+    """A quarter of the cells' spacing, and what Bessel functions say of the mean square of von Mises curves."""
+    task = HeadDirectionSettings().draw(2, generator)
+    s = 2 * math.pi * torch.rand(2, 2000, 1, generator=generator)
+    floor, kappa = task.floor(s), 1 / task.cells.width**2
+    assert floor.shape == (2, 2000)
+    torch.testing.assert_close(floor.mean(1), torch.full((2,), 2 * math.pi / 512 / 4), rtol=0.05, atol=0)
+    torch.testing.assert_close(task.silence(s), torch.full((2,), float(ive(0, 2 * kappa))), rtol=0.05, atol=0)
