@@ -33,6 +33,18 @@ def test_density_equals_scipy(rng, n):
     assert ours(everywhere) == pytest.approx(reference(everywhere.T), abs=1e-4 * reference(x.T).max())
 
 
+@pytest.mark.parametrize("n", [2000, 20_000])
+@pytest.mark.parametrize("far", [30.0, 1e3, 1e5])
+def test_density_with_outliers_equals_scipy_on_a_grid_of_no_greater_size(rng, n, far):
+    outliers = far * np.array([[1.0, 0.9], [-0.8, 1.0], [-0.8, 1.001]])
+    ours = KernelDensity(np.concatenate((skewed(rng, n), outliers)))
+    assert ours.coefficients.size < 2500**2
+    reference = scipy.stats.gaussian_kde(ours.points.T)
+    x = np.concatenate((ours.sample(1000, rng), outliers, outliers + 0.3 * ours.bandwidth * far))
+    assert ours(x) == pytest.approx(reference(x.T), rel=2e-3)
+    assert ours(np.full((3, 2, 2), 20 * far)).tolist() == np.zeros((3, 2)).tolist()
+
+
 @pytest.mark.parametrize("factor", [0.5, 2.0])
 def test_density_takes_a_factor_of_the_bandwidth_as_scipy_does(rng, factor):
     points = skewed(rng, 2000)

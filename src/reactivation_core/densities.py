@@ -28,7 +28,8 @@ class KernelDensity:
 
     equal to `scipy.stats.gaussian_kde` (Scott's bandwidth, $n^{-2/(d+4)}$ times the covariance, $d = 2$), and fast:
     in coordinates where $\hat\Sigma$ is the identity the points are binned to a fine grid, smoothed in Fourier space,
-    and interpolated.
+    and interpolated. Points further than 8 standard deviations from the mean would make the grid large; their kernels,
+    few by Chebyshev's inequality, are summed one by one.
 
     Args:
         points: `(n, 2)`, not all on one line.
@@ -52,6 +53,8 @@ class KernelDensity:
         self.bandwidth = factor * len(points) ** (-1 / 6)
         self.spacing = self.bandwidth / 20
         white = self._whiten(points)
+        outside = (np.abs(white) > 8).any(1)
+        self.outliers, white = scipy.spatial.KDTree(white[outside]), white[~outside]
         self.origin = white.min(0) - 8 * self.bandwidth
         extent = np.ceil((white.max(0) + 8 * self.bandwidth - self.origin) / self.spacing).astype(int) + 1
         shape = [scipy.fft.next_fast_len(n, real=True) for n in extent]
@@ -81,9 +84,20 @@ class KernelDensity:
     def __call__(self, x: Float[ndarray, "*shape 2"]) -> Float[ndarray, "*shape"]:
         """Density at `x`, per unit area; 0 further than 8 bandwidths from all points."""
         x = np.asarray(x, dtype=float)
-        position = (self._whiten(x.reshape(-1, 2)) - self.origin) / self.spacing
+        white = self._whiten(x.reshape(-1, 2))
+        position = (white - self.origin) / self.spacing
         value = scipy.ndimage.map_coordinates(self.coefficients, position.T, prefilter=False, mode="constant")
-        return np.maximum(value, 0).reshape(x.shape[:-1])
+        value = np.maximum(value, 0)
+        if self.outliers.n:
+            value += self._outliers(white)
+        return value.reshape(x.shape[:-1])
+
+    def _outliers(self, white: ndarray) -> ndarray:
+        reach = 8 * self.bandwidth
+        near = scipy.spatial.KDTree(white).sparse_distance_matrix(self.outliers, reach, output_type="ndarray")
+        kernels = np.exp(-((near["v"] / self.bandwidth) ** 2) / 2)
+        volume = len(self.points) * 2 * np.pi * self.bandwidth**2 * np.linalg.det(self.root)
+        return np.bincount(near["i"], kernels, minlength=len(white)) / volume
 
     def sample(self, n: int, generator: np.random.Generator) -> Float[ndarray, "n 2"]:
         """Independent draws: points chosen at random, displaced by the kernel."""
