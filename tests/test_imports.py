@@ -11,9 +11,9 @@ import torch
 from reactivation_core import cells
 
 ROOT = Path(__file__).parents[1]
-PROTOCOLS = """denoising sampling tracking agreement spreading attractors rings motion spaces upper_bound
-    pseudoinverse integration stationarity correction optimum update sustaining rotation decoding refinement
-    resolution variations""".split()
+PROTOCOLS = """denoising sampling tracking agreement spreading attractors rings motion spaces upper_bound pseudoinverse
+    integration stationarity correction optimum update sustaining rotation decoding refinement resolution
+    variations forgetting temperature""".split()
 PACKAGES = {"protocols": PROTOCOLS, "edition": ["claims", "chapters", "execution"]}
 ORDER = """circular streams noise theory densities statistics cells trajectories tasks networks recurrence experiments
     phases manifolds dynamics protocols store training cluster figures edition cli""".split()

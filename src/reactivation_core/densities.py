@@ -186,6 +186,11 @@ def circular(bearings: Float[ndarray, " S *shape"]) -> list[CircularDensity]:
     return [CircularDensity(x.ravel()) for x in bearings]
 
 
+def estimate(states: Float[ndarray, "S *shape d"]) -> list[KernelDensity] | list[CircularDensity]:
+    """`kernel` of positions, `d = 2`, or `circular` of bearings, `d = 1`."""
+    return circular(states[..., 0]) if states.shape[-1] == 1 else kernel(states)
+
+
 def divergence(
     p: list[AnyDensity], q: list[AnyDensity], generator: np.random.Generator, n: int = 2500
 ) -> Float[ndarray, " S"]:

@@ -118,6 +118,26 @@ def on_curve(
     ax.errorbar(x, mean, bars, fmt=marker, ms=4, lw=1, color=line.get_color(), label=label)
 
 
+def sweep(
+    ax: Axes,
+    multipliers: Real[ndarray, " c"],
+    values: Float[ndarray, "S c"],
+    paper: float,
+    colour: str = COLOURS["quiescent"],
+    label: str | None = None,
+) -> None:
+    """A measure at every multiplier of the noise's variance above 0: networks thin, their mean thick; a dashed line at
+    the multiplier that the paper has."""
+    heated = multipliers > 0
+    ax.plot(multipliers[heated], values[:, heated].T, color=colour, lw=0.6, alpha=0.6)
+    ax.plot(multipliers[heated], values[:, heated].mean(0), color=colour, lw=1.8, label=label)
+    ax.axvline(paper, color="k", lw=0.8, ls="--")
+    ax.set_xscale("log", base=2)
+    ax.set_xticks([0.5, 2, 8], ["½", "2", "8"])
+    ax.minorticks_off()
+    ax.set(xlabel="multiplier $c$")
+
+
 def training_curve(
     ax: Axes, batches: Real[ndarray, " tests"], values: Float[ndarray, "S tests"], style: str = "-", label: str = ""
 ) -> None:

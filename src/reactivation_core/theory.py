@@ -224,6 +224,16 @@ def weak_error(density: Density, v: float, x: Float[Tensor, " K"]) -> Float[Tens
     return torch.stack([(q @ h) / (p @ h) - 1 for h in (x.abs(), x**2, x**4)])
 
 
+def chain(
+    density: Density, r: Float[Tensor, "*shape N"], v: float, c: float, n_steps: int, generator: torch.Generator
+) -> Float[Tensor, "*shape T N"]:
+    """`langevin` step after step: the start, and the state after each of `n_steps` steps, so that `T = n_steps + 1`."""
+    path = [r]
+    for _ in range(n_steps):
+        path.append(langevin(density, path[-1], v, c, generator))
+    return torch.stack(path, -2)
+
+
 def stationary_variance(variance: float, v: float, c: float) -> float:
     r"""Variance at which `langevin` settles in a direction where $p$ is normal with the given `variance` $\lambda$:
 
