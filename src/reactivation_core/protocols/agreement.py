@@ -28,11 +28,11 @@ from numpy import ndarray
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from reactivation_core import circular, densities, dynamics, manifolds, theory
-from reactivation_core import noise as laws
+from reactivation_core import circular, densities, dynamics, manifolds, phases, theory
 from reactivation_core.manifolds import Manifold, Plane, Ring
 from reactivation_core.networks import GRU
 from reactivation_core.phases import Ensemble
+from reactivation_core.streams import spawn
 
 # Directions of displacements, those of `directions`; and their sizes, in standard deviations of a step's noise.
 WAYS = ("along", "across", "within span", "amplitude")
@@ -67,15 +67,12 @@ def waking(ensemble: Ensemble, n_trajectories: int, n_steps: int, generator: tor
     experiment = ensemble.experiment
     if not experiment.sigma > 0:
         raise ValueError("expected noise sigma > 0, got a network without noise")
-    batch = ensemble.task.sample(n_trajectories, n_steps + 1, generator)
-    r = ensemble.network.encode(ensemble.task.cells.tuning(batch.s[:, :, 0]))
-    states, noises = [], []
-    for t in range(n_steps):
-        xi = experiment.sigma * laws.LAWS[experiment.noise](torch.empty_like(r), experiment.dt, generator)
-        r = ensemble.network.step(r, batch.ds[:, :, t], xi)
-        states.append(r[0])
-        noises.append(xi[0])
-    return Waking(torch.stack(states, 1), torch.stack(noises, 1), batch.s[0, :, 1:-1], batch.ds[0, :, 1:])
+    run = phases.active(ensemble, n_trajectories, n_steps + 1, generator, record=("states", "noise"))
+    r, noise, s = (x[0] for x in (run.states, run.noise, run.s))
+    ds = s.diff(dim=1)
+    # Bearings are wrapped.
+    ds = ds if s.shape[-1] == 2 else circular.wrap(ds)
+    return Waking(*(x[:, :n_steps] for x in (r, noise, s, ds)))
 
 
 class Denoiser:
@@ -383,7 +380,8 @@ class Places(NamedTuple):
 def places(x: Observed) -> Places:
     """What is asked of the position task alone."""
     density = densities.KernelDensity(x.s.double().numpy())
-    gradient = x.v * x.manifold.score_along(density, x.s)
+    # A quarter of the states will do for what is small, and slow to compute.
+    gradient = x.v * x.manifold.score_along(density, x.s[::4])
     readout = x.ensemble.network.D.reshape(-1, x.test.r.shape[1])
     literal = theory.minimum_norm(readout, x.manifold.asked(x.test.s, x.test.ds).to(x.score.dtype))
     fit = regress(_change(x), x.score, literal)
@@ -393,7 +391,7 @@ def places(x: Observed) -> Places:
     G = torch.einsum("ani,bni->nab", T, T)
     fields = (dynamics.step(x.ensemble, m) - m, x.v * x.manifold.score_along(density, grid))
     return Places(
-        agreement(x.split(x.centred[0])[0], gradient).cosine,
+        agreement(x.split(x.centred[0])[0][::4], gradient).cosine,
         _rms(gradient),
         fit.explained,
         fit.coefficients[1],
@@ -526,12 +524,13 @@ def examine(
         n_fit, n_test, n_steps: of `Observed`.
         n_displaced: states that are displaced.
         n_follow: steps that displacements are followed for.
+        generator: as of both, a stream for each network.
     """
     rows = []
-    for i in range(len(ensemble)):
-        x = Observed(ensemble[i], n_fit, n_test, n_steps, generator)
+    for i, one in enumerate(spawn(generator, ensemble.numbers)):
+        x = Observed(ensemble[i], n_fit, n_test, n_steps, one)
         plane = isinstance(x.manifold, Plane)
-        answers = across(x), along(x), update(x), response(x, n_displaced, n_follow, generator)
+        answers = across(x), along(x), update(x), response(x, n_displaced, n_follow, one)
         rows.append((x.leak, *answers, places(x) if plane else None, None if plane else echoes(x)))
     leaks, *groups = zip(*rows, strict=True)
     return Examined(np.array(leaks), *(_stack(group) for group in groups))

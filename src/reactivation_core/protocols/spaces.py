@@ -14,7 +14,6 @@ Source: Bonneel et al. (2015) and Gretton et al. (2012) for the distances; Krish
 """
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +23,7 @@ from numpy import ndarray
 
 from reactivation_core import densities, phases, statistics
 from reactivation_core.phases import Ensemble
+from reactivation_core.streams import spawn
 
 SPACES = ("states", "along", "across", "direction", "outputs", "decoded")
 # What is compared with waking; "early" are the first 20 steps, "late" the last 20. Asleep, c = 2 if not said.
@@ -63,7 +63,8 @@ class Sample(NamedTuple):
 
 
 def sample(ensemble: Ensemble, n_trajectories: int, n_steps: int, generator: torch.Generator, seed: int) -> Sample:
-    """States of `RUNS`, every second step of a window, and as reference every twentieth step of another waking set.
+    """States of `RUNS`, every second step of a window, and as reference ten evenly spaced steps of another waking set;
+    without noise, the first half of the steps of half as many trajectories.
 
     Args:
         ensemble: one network; one without noise awake has none asleep.
@@ -74,9 +75,9 @@ def sample(ensemble: Ensemble, n_trajectories: int, n_steps: int, generator: tor
     scale = 1.0 if ensemble.experiment.sigma else 0.0
     windows = {"early": slice(0, 20, 2), "late": slice(n_steps - 20, n_steps, 2)}
 
-    def awake(noise_scale):
-        run = phases.active(ensemble, n_trajectories, n_steps, generator, noise_scale, ("states",))
-        return run.states[0].numpy()
+    def awake(noise_scale, share=1):
+        sizes = n_trajectories // share, n_steps // share
+        return phases.active(ensemble, *sizes, generator, noise_scale, ("states",)).states[0].numpy()
 
     def asleep(c):
         run = phases.sleep(ensemble, n_trajectories, n_steps, generator, scale * c, ("states",))
@@ -85,12 +86,12 @@ def sample(ensemble: Ensemble, n_trajectories: int, n_steps: int, generator: tor
     def flat(r, steps):
         return r[:, steps].reshape(-1, r.shape[-1])
 
-    first, second, clean = awake(scale), awake(scale), awake(0.0)
+    first, second, clean = awake(scale), awake(scale), awake(0.0, 2)
     doubled, single = asleep(2.0), asleep(1.0)
     runs = (second, "early"), (second, "late"), (doubled, "early"), (doubled, "late"), (single, "late")
     others = [flat(run, windows[when]) for run, when in runs]
     others.append(np.random.default_rng(seed).permuted(others[1], axis=0))
-    reference = flat(first, slice(19, None, 20))
+    reference = flat(first, np.arange(1, 11) * n_steps // 10 - 1)
     return Sample(reference, dict(zip(RUNS, others, strict=True)), flat(clean, slice(None)))
 
 
@@ -132,18 +133,16 @@ def distances(of: Spaces, found: Sample, seed: int) -> Distances:
     return Distances(*map(np.array, (sw, mmd, mean, norm)))
 
 
-def compare(
-    ensemble: Ensemble, n_trajectories: int, n_steps: int, generators: Sequence[torch.Generator], seed: int
-) -> Distances:
+def compare(ensemble: Ensemble, n_trajectories: int, n_steps: int, generator: torch.Generator, seed: int) -> Distances:
     """Every network's `RUNS` beside its waking.
 
     Args:
         n_trajectories, n_steps: of `sample`.
-        generators: one for each network.
+        generator: as there, a stream for each network.
         seed: of random projections, which are the same for all that is compared, and of the shuffling.
     """
     rows = []
-    for i, generator in enumerate(generators):
-        found = sample(ensemble[i], n_trajectories, n_steps, generator, seed)
+    for i, one in enumerate(spawn(generator, ensemble.numbers)):
+        found = sample(ensemble[i], n_trajectories, n_steps, one, seed)
         rows.append(distances(Spaces(ensemble[i], found.clean), found, seed))
     return Distances(*map(np.array, zip(*rows, strict=True)))
