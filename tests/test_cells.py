@@ -43,6 +43,16 @@ def test_place_cells_are_equation_20(centres, positions, normalise, width, dtype
     np.testing.assert_allclose(got, f, rtol=rtol, atol=1e-30)
 
 
+@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("box", [2.2, 20.0, 200.0])
+def test_place_cells_are_as_exact_in_a_large_box(generator, normalise, box):
+    centres = ((torch.rand(S, CELLS, 2, generator=generator) - 0.5) * box).float()
+    positions = centres + 0.2 * torch.randn(S, CELLS, 2, generator=generator)
+    expected = PlaceCells(centres.double(), 0.2, normalise).tuning(positions.double())
+    got = PlaceCells(centres, 0.2, normalise).tuning(positions)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=5e-7)
+
+
 def test_place_cells_are_normalised_with_width_20_cm_by_default(centres, positions):
     cells = PlaceCells(centres)
     assert cells.width == 0.2 and cells.normalise

@@ -42,12 +42,10 @@ class PlaceCells(nn.Module):
     def tuning(self, s: Float[Tensor, "S *points 2"]) -> Float[Tensor, "S *points N_o"]:
         """Activity $f(s)$ at positions `s` in metres; sums to 1 over cells if normalised, else peaks at 1."""
         points = s.flatten(1, -2)
-        # ||s - c||² less ||s||², which a sum over cells divides out: one product with a short inner axis.
-        exponent = (points @ self.centres.mT - self.centres.square().sum(-1)[:, None] / 2) / self.width**2
-        if self.normalise:
-            f = exponent.softmax(-1)
-        else:
-            f = (exponent - points.square().sum(-1, keepdim=True) / (2 * self.width**2)).exp()
+        # Differences before squares: of squares far from 0 the difference is lost in rounding.
+        x, y = ((points[..., None, i] - self.centres[:, None, :, i]).square() for i in (0, 1))
+        exponent = x.add_(y).mul_(-1 / (2 * self.width**2))
+        f = exponent.softmax(-1) if self.normalise else exponent.exp()
         return f.unflatten(1, s.shape[1:-1])
 
     def decode(self, o: Float[Tensor, "S *points N_o"], k: int = 3) -> Float[Tensor, "S *points 2"]:
