@@ -459,7 +459,7 @@ def test_tensors_that_do_not_fit_are_refused(saved, tensors, message):
     [
         ({"n_units": 15}, "of shape (3, 15, 24) as its settings say, got (3, 16, 24)"),
         ({"network": "gru"}, "expected the parameters"),
-        ({"tau": 0.01}, "expected 0 < dt <= tau"),
+        ({"tau": 0.01}, "tau: Input should be at least the time step"),
         ({"sigma": -1}, "invalid experiment settings: sigma"),
     ],
     ids=str,

@@ -11,7 +11,7 @@ import math
 from typing import Annotated, Literal
 
 import torch
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
@@ -73,7 +73,7 @@ class Experiment(Settings):
     task: Annotated[PositionSettings | HeadDirectionSettings, Field(discriminator="kind")]
     network: Annotated[str, AfterValidator(_known)] = "rnn"
     n_units: int = Field(default=512, ge=1, description="units N_r")
-    tau: float = Field(default=0.1, gt=0, description="time constant τ of a unit, s")
+    tau: float = Field(default=0.1, gt=0, validate_default=True, description="time constant τ of a unit, s")
     sigma: float = Field(default=0.01 / math.sqrt(0.02), ge=0, description="noise σ; σ sqrt(dt) per step")
     noise: Literal["gaussian", "uniform"] = Field(default="gaussian", description="law of the noise")
     n_steps: int = Field(default=100, ge=1, description="steps of a waking trajectory")
@@ -82,6 +82,14 @@ class Experiment(Settings):
     batch_size: int = Field(default=200, ge=1, description="trajectories per batch")
     n_batches: int = Field(default=2500, ge=1, description="training batches")
     learning_rate: float = Field(1e-3, gt=0, description="learning rate of Adam")
+
+    @field_validator("tau")
+    @classmethod
+    def _stable(cls, tau: float, info) -> float:
+        if "task" in info.data and tau < info.data["task"].motion.dt:
+            dt = info.data["task"].motion.dt
+            raise PydanticCustomError("tau", "Input should be at least the time step, {dt}", {"dt": dt})
+        return tau
 
     @property
     def dt(self) -> float:
@@ -150,27 +158,25 @@ def _all() -> dict[str, Experiment]:
     turns = {"unbiased": Head(), "biased": Head(counter_clockwise=True)}
     experiments = []
     for bias, motion in motions.items():
-        task = PositionSettings(motion=motion)
-        experiments += [
-            Experiment(name=f"position-noisy-{bias}", task=task),
-            Experiment(name=f"position-noiseless-{bias}", task=task, sigma=0.0),
-            Experiment(name=f"position-gru-{bias}", task=task, network="gru", quiescent_noise=1.0),
-            Experiment(name=f"position-noisy-{bias}-uniform", task=task, noise="uniform"),
-        ]
+        noisy = Experiment(name=f"position-noisy-{bias}", task=PositionSettings(motion=motion))
+        noiseless = noisy.vary(name=f"position-noiseless-{bias}", sigma=0.0)
         # The text as written, but for the starts, which stay in the box.
-        text = PositionSettings(motion=motion.model_copy(update={"speed": 0.2}), normalise=False)
+        text = {"motion": {"speed": 0.2}, "normalise": False}
         experiments += [
-            Experiment(name=f"position-noisy-{bias}-text", task=text),
-            Experiment(name=f"position-noiseless-{bias}-text", task=text, sigma=0.0),
+            noisy,
+            noiseless,
+            noisy.vary(name=f"position-gru-{bias}", network="gru", quiescent_noise=1.0),
+            noisy.vary(name=f"{noisy.name}-uniform", noise="uniform"),
+            noisy.vary(name=f"{noisy.name}-text", task=text),
+            noiseless.vary(name=f"{noiseless.name}-text", task=text),
         ]
     experiments.append(
         Experiment(name="position-noisy-unbiased-rests", task=PositionSettings(motion=Animal(rests=25.0)))
     )
     # Where the paper's text differs from its released code, and the book follows the code.
     noisy = experiments[0]
-    for suffix, change in (("slow", {"motion": Animal(speed=0.2)}), ("unnormalised", {"normalise": False})):
-        name = f"{noisy.name}-{suffix}"
-        experiments.append(noisy.model_copy(update={"name": name, "task": noisy.task.model_copy(update=change)}))
+    for suffix, change in (("slow", {"motion": {"speed": 0.2}}), ("unnormalised", {"normalise": False})):
+        experiments.append(noisy.vary(name=f"{noisy.name}-{suffix}", task=change))
     for bias, motion in turns.items():
         for suffix, law in (("", "gaussian"), ("-uniform", "uniform")):
             experiments.append(

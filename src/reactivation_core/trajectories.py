@@ -13,7 +13,8 @@ from typing import Annotated, NamedTuple
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from reactivation_core.circular import wrap
@@ -50,10 +51,18 @@ class Animal(Settings):
     box: float = Field(default=2.2, gt=0, description="side of the box, m")
     speed: float = Field(default=0.26 * math.pi, gt=0, description="scale of the Rayleigh speed, m/s")
     turning: float = Field(default=11.52, ge=0, description="s.d. of the angular velocity ω, rad/s")
-    border: float = Field(default=0.03, ge=0, description="width of the border region, m")
+    border: float = Field(default=0.03, ge=0, validate_default=True, description="width of the border region, m")
     slowing: float = Field(default=0.25, ge=0, le=1, description="factor on the speed in the border region")
     drift: float = Field(default=0.0, ge=0, lt=1, description="fraction of the way to the centre moved per step")
     rests: Rests = None
+
+    @field_validator("border")
+    @classmethod
+    def _fits(cls, border: float, info) -> float:
+        if "box" in info.data and border >= info.data["box"] / 2:
+            half = info.data["box"] / 2
+            raise PydanticCustomError("border", "Input should be less than half of the box, {half}", {"half": half})
+        return border
 
     def __call__(self, n_trajectories: int, n_steps: int, generators: Sequence[torch.Generator]) -> Trajectories:
         """Draw trajectories: positions `(S, B, T+1, 2)` and displacements `(S, B, T, 2)`, in metres."""

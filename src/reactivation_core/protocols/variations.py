@@ -18,8 +18,7 @@ from reactivation_core.tasks import PositionTask
 
 def on_motion(ensemble: Ensemble, **changes: float) -> Ensemble:
     """The same networks and place cells, and an animal with some settings changed."""
-    settings = ensemble.experiment.task
-    settings = settings.model_copy(update={"motion": settings.motion.model_copy(update=changes)})
+    settings = ensemble.experiment.vary(task={"motion": changes}).task
     return replace(ensemble, task=settings.restore(len(ensemble), ensemble.task.cells.centres))
 
 
