@@ -231,6 +231,8 @@ def test_measurements_stand_side_by_side(data):
         run.beside(("here", "there"), ("of it", "size"))
     with pytest.raises(KeyError, match="weight"):
         run.beside(("here",), ("of it", "weight"))
+    by_parts = run.compare({"ze": "of it"}, {"how large": "si"})
+    assert by_parts.data.splitlines()[-1] == f"| how large | {shown} |"
 
 
 def test_settings_stand_beside_the_papers():

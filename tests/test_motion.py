@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from reactivation_core import streams
 from reactivation_core.protocols import motion
 from reactivation_core.trajectories import Animal
 
@@ -13,7 +14,7 @@ SAMPLERS = {"fast": (100, 0.0), "slow": (1000, 0.0), "turning": (100, 0.04)}
 @pytest.fixture
 def paths(generator):
     drawn = {name: motion.sampler(0.25, *of, (5, 100), 100, generator).numpy() for name, of in SAMPLERS.items()}
-    return drawn | {"animal": Animal(box=1000.0)(5, 100, 100, generator).s[:, :, 1:].numpy()}
+    return drawn | {"animal": Animal(box=1000.0)(100, 100, streams.spawn(generator, range(5))).s[:, :, 1:].numpy()}
 
 
 def test_displacements_are_those_of_the_closed_forms(paths):
@@ -44,6 +45,14 @@ def test_currents_are_found_where_the_sampler_turns(paths):
     for name in ("fast", "slow"):
         assert abs(found[name].unbalanced.mean()) < 0.05
     assert found["fast"].shares.sum((1, 2)) == pytest.approx(np.ones(5))
+
+
+def test_paths_of_every_fifth_step_move_alike(paths):
+    every, fifth = motion.motion(paths["fast"]), motion.motion(paths["fast"][:, :, 4::5], 5)
+    assert motion.lags(5).tolist() == [5, 10, 15, 20, 25, 35, 50, 75]
+    assert fifth.msd == pytest.approx(every.msd[:, motion.LAGS % 5 == 0], rel=0.1)
+    for name in ("exponent", "increment_exponent", "pace", "direction"):
+        assert getattr(fifth, name) == pytest.approx(getattr(every, name), abs=0.1), name
 
 
 def test_a_walk_on_a_circle_moves_as_one_in_the_plane(generator):

@@ -198,6 +198,13 @@ class Chapter:
         ]
         return table(("", *columns), *named)
 
+    def compare(self, columns: dict[str, str], rows: dict[str, str]) -> Markdown:
+        """`beside` for measurements whose names have two parts: titles of columns by the suffix, texts of rows and
+        their names."""
+        return self.beside(
+            columns.values(), *((text, *(name + suffix for suffix in columns)) for text, name in rows.items())
+        )
+
     def finish(self) -> None:
         """Print the verdicts; write the measurements if this run is the reference, else compare them with it.
 

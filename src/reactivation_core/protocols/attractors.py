@@ -9,8 +9,6 @@ $F(r) + b$ has fixed points there.
 Source: Sussillo and Barak (2013).
 """
 
-import copy
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -54,11 +52,11 @@ class Ends(NamedTuple):
 
 
 def ends(ensemble: Ensemble, places: list[Places], starts: list[Float[Tensor, "n d"]], n_steps: int) -> Ends:
-    """Follow the step without noise from places of the manifold, in double precision as only rays matter."""
+    """Follow the step without noise from places of the manifold; only rays matter, so activity may fade or grow."""
     rows = []
     for i, (of, s) in enumerate(zip(places, starts, strict=True)):
-        network, difference = double(ensemble[i]), of.manifold.difference
-        r = dynamics.after(network, of.manifold(s).double(), n_steps)
+        network, difference = ensemble[i], of.manifold.difference
+        r = dynamics.after(network, of.manifold(s), n_steps)
         end = _decoded(network, of, r)
         moved = difference(end, s)
         later = difference(_decoded(network, of, dynamics.after(network, r, 100)), end)
@@ -85,14 +83,14 @@ def rest(
     """Follow the step without noise but with a constant, from places of the manifold."""
     rows = []
     for i, (of, s) in enumerate(zip(places, starts, strict=True)):
-        network = double(ensemble[i])
-        r = dynamics.after(network, of.manifold(s).double(), n_steps, bias)
+        network = ensemble[i]
+        r = dynamics.after(network, of.manifold(s), n_steps, bias)
         change = (dynamics.step(network, r, bias) - r).norm(dim=-1) / r.norm(dim=-1)
         norm = r.norm(dim=-1) / of.waking.norm(dim=-1).mean()
         share = (change < 1e-6) & (norm > 0.5) & (norm < 2)
         modulus = dynamics.moduli(dynamics.jacobian(network, r[:3])).max()
         number = distinct(of, _decoded(network, of, r))
-        rows.append((float(share.double().mean()), float(np.median(norm)), number, float(modulus)))
+        rows.append((float(share.double().mean()), float(norm.median()), number, float(modulus)))
     return Rest(*np.transpose(rows))
 
 
@@ -102,12 +100,7 @@ def distinct(places: Places, s: Float[Tensor, "n d"]) -> int:
     return int(fcluster(linkage(x.numpy(), "single"), 0.1, "distance").max())
 
 
-def double(ensemble: Ensemble) -> Ensemble:
-    """The ensemble in double precision."""
-    return replace(ensemble, network=copy.deepcopy(ensemble.network).double())
-
-
 def _decoded(ensemble: Ensemble, places: Places, r: Float[Tensor, "n N"]) -> Float[Tensor, "n d"]:
     if isinstance(places.manifold, Plane):
-        return ensemble.task.cells.decode(ensemble.network.readout(r[None]).float())[0]
-    return places(r.to(places.waking.dtype))
+        return ensemble.task.cells.decode(ensemble.network.readout(r[None]))[0]
+    return places(r)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
@@ -29,44 +29,50 @@ from reactivation_core.trajectories import Animal
 
 LAGS = np.array([1, 2, 3, 5, 7, 10, 15, 20, 25, 35, 50, 75])
 # Where exponents are fitted: 5 steps are the time constant of a unit.
-SCALING = (LAGS >= 5) & (LAGS <= 25)
+SHORTEST, LONGEST = 5, 25
 
 
 class Motion(NamedTuple):
     """How paths move, of every network.
 
-    `msd` is the mean squared displacement at `LAGS`, `exponent` its slope over those of 5 to 25 steps, and
+    `msd` is the mean squared displacement at `lags`, `exponent` its slope over those of 5 to 25 steps, and
     `increment_exponent` from its increments between 5, 10 and 20, which a scatter of the reading does not lower; `pace`
-    the root mean square of displacements in 10 steps, `step` the mean length of one; `correlation` that of the place
-    with itself at `LAGS`, `direction` that of a displacement of 5 steps with the next.
+    the root mean square of displacements in 10 steps; `correlation` that of the place with itself at `lags`,
+    `direction` that of a displacement of 5 steps with the next.
     """
 
     msd: Float[ndarray, "S lags"]
     exponent: Float[ndarray, " S"]
     increment_exponent: Float[ndarray, " S"]
     pace: Float[ndarray, " S"]
-    step: Float[ndarray, " S"]
     correlation: Float[ndarray, "S lags"]
     direction: Float[ndarray, " S"]
 
 
-def motion(paths: Float[ndarray, "S B T d"]) -> Motion:
-    """The measures of paths longer than the longest lag, in metres or radians."""
-    msd = stats.each(lambda x: stats.mean_squared_displacement(x, LAGS), paths)
+def lags(every: int = 1) -> Int[ndarray, " lags"]:
+    """Those of `LAGS` that paths with every so many steps have."""
+    return LAGS[LAGS % every == 0]
+
+
+def motion(paths: Float[ndarray, "S B T d"], every: int = 1) -> Motion:
+    """The measures of paths, in metres or radians, of which every step is known or one in `every`, 1 or 5."""
+    of = lags(every)
+    msd = stats.each(lambda x: stats.mean_squared_displacement(x, of // every), paths)
+    five = paths[:, :, :: 5 // every]
     return Motion(
         msd,
-        stats.each(exponent, msd),
-        stats.each(lambda x: stats.increment_exponent(*x[np.isin(LAGS, (5, 10, 20))].tolist()), msd),
-        np.sqrt(msd[:, LAGS == 10][:, 0]),
-        stats.step_lengths(paths).mean((1, 2)),
-        stats.each(lambda x: stats.autocorrelation(x, LAGS), paths),
-        stats.each(lambda x: stats.autocorrelation(np.diff(x[:, ::5], axis=1), np.array([1]))[0], paths),
+        stats.each(lambda x: exponent(x, every), msd),
+        stats.each(lambda x: stats.increment_exponent(*x[np.isin(of, (5, 10, 20))].tolist()), msd),
+        np.sqrt(msd[:, of == 10][:, 0]),
+        stats.each(lambda x: stats.autocorrelation(x, of // every), paths),
+        stats.each(lambda x: stats.autocorrelation(np.diff(x, axis=1), np.array([1]))[0], five),
     )
 
 
-def exponent(msd: Float[ndarray, " lags"]) -> float:
-    """Slope of the logarithm of a mean squared displacement at `LAGS`, over those of 5 to 25 steps."""
-    return stats.exponent(LAGS[SCALING], msd[SCALING])
+def exponent(msd: Float[ndarray, " lags"], every: int = 1) -> float:
+    """Slope of the logarithm of a mean squared displacement at `lags(every)`, over those of 5 to 25 steps."""
+    fitted = (lags(every) >= SHORTEST) & (lags(every) <= LONGEST)
+    return stats.exponent(lags(every)[fitted], msd[fitted])
 
 
 class Moves(NamedTuple):

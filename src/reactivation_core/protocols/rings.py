@@ -23,8 +23,8 @@ from reactivation_core.phases import Ensemble
 
 
 class Rings(NamedTuple):
-    """`loop_awake` and `loop_asleep` are the longest loop over the next, `(S,)`; `returns` those of activity and of
-    rays, `(S, 2)`, after one lap and after two."""
+    """`loop_awake` and `loop_asleep`: the longest loop over the next. `one_lap` and `two_laps`: the distance back to
+    where activity, and its ray, was."""
 
     loop_awake: Float[ndarray, " S"]
     loop_asleep: Float[ndarray, " S"]
@@ -35,14 +35,13 @@ class Rings(NamedTuple):
 def rings(ensemble: Ensemble, n_trajectories: int, n_driven: int, generator: torch.Generator) -> Rings:
     """The measures of head-direction networks: loops of every tenth state of 100 steps awake and 200 asleep; returns of
     `n_driven` states driven around."""
-    rows = []
-    for i in range(len(ensemble)):
-        start = phases.starts(ensemble[i], n_trajectories, generator)
-        awake = phases.active(ensemble[i], n_trajectories, 100, generator, record=("states",))
-        asleep = phases.quiescent(ensemble[i], 200, math.sqrt(2), start, generator, record=("states",))
-        ratios = [loop_ratio(x.states[0, :, 9::10].flatten(0, 1), generator) for x in (awake, asleep)]
-        rows.append((*ratios, *returns(ensemble[i], start[:, :n_driven]).T))
-    return Rings(*map(np.array, zip(*rows, strict=True)))
+    start = phases.starts(ensemble, n_trajectories, generator)
+    record = {"record": ("states",), "every": 10}
+    awake = phases.active(ensemble, n_trajectories, 100, generator, **record).states
+    asleep = phases.quiescent(ensemble, 200, math.sqrt(2), start, generator, **record).states
+    ratios = [[loop_ratio(r.flatten(0, 1), generator) for r in states] for states in (awake, asleep)]
+    back = np.array([returns(ensemble[i], start[i : i + 1, :n_driven]) for i in range(len(ensemble))])
+    return Rings(*map(np.array, ratios), *back.transpose(2, 0, 1))
 
 
 def loop_ratio(states: Float[Tensor, "n N"], generator: torch.Generator) -> float:

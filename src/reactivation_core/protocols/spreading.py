@@ -29,7 +29,6 @@ from reactivation_core import dynamics, manifolds, phases
 from reactivation_core.manifolds import Manifold
 from reactivation_core.networks import GRU
 from reactivation_core.phases import Ensemble
-from reactivation_core.protocols import agreement
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,10 @@ class Places:
         """Of the place, per unit of activity."""
         return self.manifold.gradient(r) if self.by_ray else manifolds.dual(self.manifold.tangents(self(r)))
 
-    def projected(self, r: Float[Tensor, "n N"]) -> Float[Tensor, " n"]:
-        r"""$\operatorname{tr} G^{-1}$: what projected noise of unit variance adds to that of places in a step."""
-        s = self(r)
+    def projected(self, r: Float[Tensor, "n N"], s: Float[Tensor, "n d"] | None = None) -> Float[Tensor, " n"]:
+        r"""$\operatorname{tr} G^{-1}$: what projected noise of unit variance adds to that of places in a step;
+        `s` is the places of activity, if at hand."""
+        s = self(r) if s is None else s
         trace = manifolds.dual(self.manifold.tangents(s)).square().sum((0, 2))
         return trace * (self.manifold(s).norm(dim=-1) / r.norm(dim=-1)) ** 2 if self.by_ray else trace
 
@@ -67,11 +67,14 @@ class Places:
 
 def fit(ensemble: Ensemble, n_trajectories: int, n_steps: int, generator: torch.Generator) -> list[Places]:
     """The places of every network, from every tenth step of waking activity."""
-    found = []
-    for i in range(len(ensemble)):
-        r = agreement.waking(ensemble[i], n_trajectories, n_steps, generator).r[:, 9::10].flatten(0, 1)
-        found.append(Places(manifolds.fit(ensemble[i], r), r, not isinstance(ensemble.network, GRU)))
-    return found
+    awake = phases.active(ensemble, n_trajectories, n_steps, generator, record=("states",), every=10)
+    by_ray = not isinstance(ensemble.network, GRU)
+    return [Places(manifolds.fit(ensemble[i], r), r, by_ray) for i, r in enumerate(awake.states.flatten(1, 2))]
+
+
+def read(places: list[Places], states: Float[Tensor, "S B T N"]) -> Float[ndarray, "S B T d"]:
+    """The places of activity of every network."""
+    return np.stack([of(r).numpy() for of, r in zip(places, states, strict=True)])
 
 
 class Spread(NamedTuple):
@@ -95,50 +98,50 @@ class Spread(NamedTuple):
 def spread(
     ensemble: Ensemble,
     places: list[Places],
-    times: list[int],
+    n_steps: int,
+    every: int,
     n_starts: int,
     n_copies: int,
     generator: torch.Generator,
     c: float = 1.0,
 ) -> Spread:
-    """What noise and flow do to places asleep, after as many steps of sleep as the runs have.
+    """What noise and flow do to places in `n_steps` of sleep, after as many.
 
     Args:
         places: of every network, from `fit`.
-        times: in steps, increasing.
+        every: steps from one time to the next.
         n_starts, n_copies: runs without noise, and noisy copies of each.
         c: multiplies the variance of the noise of training.
     """
-    rows = []
-    for i, of in enumerate(places):
-        asleep = phases.sleep(ensemble[i], n_starts, times[-1], generator, c, ("states",))
-        rows.append(spread_from(ensemble[i], of, asleep.states[0, :, -1], times, n_copies, generator, c))
+    start = phases.sleep(ensemble, n_starts, n_steps, generator, c, ("states",), n_steps).states[:, :, 0]
+    copies = start.repeat_interleave(n_copies, 1)
+    noisy = phases.quiescent(ensemble, n_steps, math.sqrt(c), copies, generator, ("states",), every).states
+    v = c * ensemble.experiment.sigma**2 * ensemble.experiment.dt
+    rows = [_spread(ensemble[i], of, start[i], noisy[i], every, v) for i, of in enumerate(places)]
     return Spread(*np.array(rows).swapaxes(0, 1))
 
 
 @torch.no_grad()
-def spread_from(
+def _spread(
     ensemble: Ensemble,
     places: Places,
     start: Float[Tensor, "n N"],
-    times: list[int],
-    n_copies: int,
-    generator: torch.Generator,
-    c: float = 1.0,
+    noisy: Float[Tensor, "m times N"],
+    every: int,
+    v: float,
 ) -> list[list[float]]:
-    """`spread` of one network from given states: a row of every field of `Spread`."""
-    v = c * ensemble.experiment.sigma**2 * ensemble.experiment.dt
-    path = dynamics.flow(ensemble, start, times[-1])
-    copies = start.repeat_interleave(n_copies, 0)[None]
-    noisy = phases.quiescent(ensemble, times[-1], math.sqrt(c), copies, generator, ("states",)).states[0]
-    s, faded = places(path), v * torch.stack([places.projected(r).mean() for r in path[1:]]).cumsum(0)
-    tangents = torch.stack([places.manifold.tangents(x) for x in s])
+    """A row of every field of `Spread`."""
+    n_steps, difference = every * noisy.shape[1], places.manifold.difference
+    path = dynamics.flow(ensemble, start, n_steps)
+    s = places(path)
+    faded = v * torch.stack([places.projected(r, x).mean() for r, x in zip(path, s, strict=True)])[1:].cumsum(0)
+    # Step by step, as some bearings go around more than half a turn.
+    moved = difference(s[1:], s[:-1]).cumsum(0)
+    tangents = [places.manifold.tangents(x) for x in s]
     bases = torch.stack([manifolds.orthonormal(x) for x in tangents[1:]])
-    rows, moved = [], torch.zeros_like(s[0])
-    for before, t in zip([0, *times], times, strict=False):
-        # Piece by piece, as some bearings go around more than half a turn.
-        moved = moved + places.manifold.difference(s[t], s[before])
-        apart = places.manifold.difference(places(noisy[:, t - 1]).unflatten(0, (-1, n_copies)), s[t][:, None])
+    rows = []
+    for t, r in zip(range(every, n_steps + 1, every), noisy.unbind(1), strict=True):
+        apart = difference(places(r).unflatten(0, (len(start), -1)), s[t][:, None])
         L = torch.stack(list(dynamics.carried(ensemble, path[: t + 1], places.gradient(path[t])))).flip(0)
         along = torch.einsum("tdni,tani->tdan", L, bases[:t])
         rows.append(
@@ -148,7 +151,7 @@ def spread_from(
                 v * along.square().sum((0, 1, 2)).mean(),
                 t * v * manifolds.dual(tangents[t]).square().sum((0, 2)).mean(),
                 faded[t - 1],
-                moved.square().sum(-1).mean(),
+                moved[t - 1].square().sum(-1).mean(),
                 (path[t].norm(dim=-1) / start.norm(dim=-1)).mean(),
             )
         )
