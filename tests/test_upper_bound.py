@@ -2,16 +2,17 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from reactivation_core import experiments, phases
+from reactivation_core import experiments, phases, statistics
 from reactivation_core.protocols import upper_bound
 
 
 @pytest.fixture
 def at(tiny_ensemble):
-    return upper_bound.situations(tiny_ensemble, 6, 10, range(0, 9, 4), torch.Generator().manual_seed(0))
+    return upper_bound.situations(tiny_ensemble, 6, 10, [0, 4, 8], torch.Generator().manual_seed(0))
 
 
 def test_situations_are_the_networks_own(tiny_ensemble, at):
@@ -34,7 +35,7 @@ def test_what_is_proved_of_the_chain_holds_in_every_situation(tiny_ensemble, at,
     slack = 1e-12
     assert ((b.loss - b.taylor).abs() <= b.remainder + slack).all()
     assert ((b.L2 - b.solved).abs() <= b.error + slack).all()
-    for lower, upper in ((b.taylor, b.L2), (b.solved, b.L3), (b.L3, b.upper), (b.loss, b.complete)):
+    for lower, upper in ((b.taylor, b.L2), (b.solved, b.L3), (b.L3, b.upper), (b.loss, b.whole)):
         assert (lower <= upper + slack).all()
 
 
@@ -46,12 +47,12 @@ def ideal(generator):
 
 
 def test_the_ideal_network_follows_an_input_at_once_and_remembers_it(ideal, generator):
-    at = upper_bound.situations(ideal, 400, 3, range(1, 2), generator)
+    at = upper_bound.situations(ideal, 400, 3, [1], generator)
     assert upper_bound.response(ideal, at, 4)[0] == pytest.approx(1, abs=0.05)
 
 
 def test_the_ideal_network_has_nothing_to_gain_from_another_split(ideal, generator):
-    moved = upper_bound.best_split(ideal, upper_bound.situations(ideal, 400, 3, range(1, 2), generator))
+    moved = upper_bound.best_split(ideal, upper_bound.situations(ideal, 400, 3, [1], generator))
     assert moved.fraction == pytest.approx(0, abs=0.05) and moved.signal_left == pytest.approx(1, abs=0.02)
 
 
@@ -74,3 +75,14 @@ def test_a_leak_alone_passes_an_input_once_and_forgets_it(tiny_ensemble, at):
     kept = 1 - tiny_ensemble.experiment.dt / tiny_ensemble.experiment.tau
     expected = slopes[:, :1] * kept ** torch.arange(5)
     torch.testing.assert_close(slopes, expected.double(), rtol=1e-3, atol=math.ulp(1.0))
+
+
+def test_the_remainder_falls_as_the_square_of_the_step(tiny_experiment):
+    """The same animal, slower and slower."""
+    fractions, remainders = (1 / 2, 1 / 4, 1 / 8, 1 / 16), []
+    for h in fractions:
+        slower = tiny_experiment.vary(task={"motion": {"speed": h * tiny_experiment.task.motion.speed}})
+        ensemble = phases.untrained(slower, 2, torch.Generator().manual_seed(0))
+        at = upper_bound.situations(ensemble, 100, 2, [0], torch.Generator().manual_seed(1))
+        remainders.append(float((at.f_next - at.f - at.change).norm(dim=-1).mean()))
+    assert statistics.exponent(np.array(fractions), np.array(remainders)) == pytest.approx(2, abs=0.05)

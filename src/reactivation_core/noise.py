@@ -11,7 +11,7 @@ Source: Krishna et al. (2024), Eq. (2) and Appendix A; the released code for `un
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -35,6 +35,13 @@ def uniform(eta: Tensor, dt: float, generator: torch.Generator) -> Tensor:
 
 
 LAWS: dict[str, Law] = {"gaussian": gaussian, "uniform": uniform}
+
+
+def each(law: Law, eta: Tensor, dt: float, generators: Sequence[torch.Generator]) -> Tensor:
+    """Fill `eta`, `(S, …)`, with draws of a law, those of each network from a stream of its own. Returns `eta`."""
+    for one, generator in zip(eta, generators, strict=True):
+        law(one, dt, generator)
+    return eta
 
 
 def _fill(eta: Tensor, dt: float, generator: torch.Generator, draw: Callable) -> Tensor:

@@ -279,8 +279,7 @@ def _run(ensemble, r, n_steps, ds, noise_scale, generators, record, every) -> Ph
         end = min(begin + length, n_steps)
         eta = r.new_zeros(S, end - begin, B, N)
         if sigma > 0:
-            for one, generator in zip(eta, generators, strict=True):
-                law(one, experiment.dt, generator).mul_(sigma)
+            noise.each(law, eta, experiment.dt, generators).mul_(sigma)
         eta = eta.transpose(1, 2)
         states = network(r, ds[:, :, begin:end], eta)
         r = settle(states[:, :, -1])

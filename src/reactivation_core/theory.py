@@ -313,7 +313,7 @@ class Bounds(NamedTuple):
     remainder: Tensor
 
     @property
-    def complete(self) -> Tensor:
+    def whole(self) -> Tensor:
         """The last expression with what the two approximations left out: an upper bound of the loss."""
         return self.upper + self.error + self.remainder
 

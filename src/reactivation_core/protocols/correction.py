@@ -20,6 +20,7 @@ from torch import Tensor
 
 from reactivation_core import noise
 from reactivation_core.phases import Ensemble
+from reactivation_core.streams import spawn
 
 
 class Correction(NamedTuple):
@@ -49,8 +50,8 @@ def correction(
         generator: draws the disturbance.
     """
     experiment, network = ensemble.experiment, ensemble.network
-    drawn = noise.LAWS[experiment.noise](torch.empty_like(r), experiment.dt, generator)
-    added = experiment.sigma * drawn
+    law, streams = noise.LAWS[experiment.noise], spawn(generator, ensemble.numbers)
+    added = experiment.sigma * noise.each(law, torch.empty_like(r), experiment.dt, streams)
     later = network(r + added, ds, eta) - network(r, ds, eta)
     difference = torch.cat((added[:, :, None], later), 2)
     squares = (x.square().sum(-1).mean(1) for x in (network.readout(difference), difference))

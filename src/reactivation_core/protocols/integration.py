@@ -13,6 +13,7 @@ from torch import Tensor
 
 from reactivation_core import noise
 from reactivation_core.phases import Ensemble
+from reactivation_core.streams import spawn
 
 
 @torch.no_grad()
@@ -32,9 +33,11 @@ def track(
     experiment, network = ensemble.experiment, ensemble.network
     parameters = {name: value.detach() for name, value in network.named_parameters()}
     network = type(network)(parameters, network.tau, network.dt / parts)
-    law, r, decoded = noise.LAWS[experiment.noise], start, []
+    law, streams = noise.LAWS[experiment.noise], spawn(generator, ensemble.numbers)
+    r, decoded = start, []
     for x in ds.unbind(2):
         for _ in range(parts):
-            r = network.step(r, x, experiment.sigma * law(torch.empty_like(r), network.dt, generator))
+            eta = noise.each(law, torch.empty_like(r), network.dt, streams)
+            r = network.step(r, x, experiment.sigma * eta)
         decoded.append(ensemble.task.cells.decode(network.readout(r[:, :, None])))
     return torch.cat(decoded, 2)

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from reactivation_core.densities import KernelDensity, kl_divergence
+from reactivation_core.streams import spawn
 from reactivation_core.trajectories import Animal
 
 # Edges of the classes of distance from the wall, in metres; the last reaches the centre.
@@ -61,7 +62,7 @@ def stationarity(
         n_positions: trajectories on each side of a comparison.
         generator: draws the motion; `rng` the random steps and the Monte Carlo of the divergences.
     """
-    s = motion(n_samples, 2 * n_positions, steps[-1], generator).s.numpy()
+    s = motion(2 * n_positions, steps[-1], spawn(generator, range(n_samples))).s.numpy()
     distance = np.maximum(motion.box / 2 - np.abs(s).max(-1), 0)
     edges = [*EDGES, motion.box / 2]
     first, all_steps = (

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from reactivation_core import circular, phases, theory
 from reactivation_core.phases import Ensemble
+from reactivation_core.streams import spawn
 from reactivation_core.tasks import HeadDirectionTask
-from reactivation_core.trajectories import Generators
 
 
 class Situations(NamedTuple):
@@ -40,13 +40,12 @@ class Situations(NamedTuple):
 
 
 def situations(
-    ensemble: Ensemble, n_trajectories: int, n_steps: int, times: range, generator: Generators
+    ensemble: Ensemble, n_trajectories: int, n_steps: int, times: list[int], generator: torch.Generator
 ) -> Situations:
     """Run the networks awake, and look at the step that follows each of `times`, the last of them before `n_steps`."""
     awake = phases.active(ensemble, n_trajectories, n_steps, generator, record=("states",))
-    now, then = list(times), [t + 1 for t in times]
-    r, s = awake.states[:, :, now], awake.s[:, :, now].double()
-    ds = awake.s[:, :, then].double() - s
+    r, s = awake.states[:, :, times], awake.s[:, :, times].double()
+    ds = awake.s[:, :, [t + 1 for t in times]].double() - s
     if isinstance(ensemble.task, HeadDirectionTask):
         ds = circular.wrap(ds)
     cells = copy.deepcopy(ensemble.task.cells).double()
@@ -69,11 +68,12 @@ def chain(ensemble: Ensemble, at: Situations, n_noise: int, generator: torch.Gen
     """The expressions of the chain, each `(S, B, K)`, with `n_noise` draws of a step's noise for the means over it."""
     sd = ensemble.experiment.sigma * math.sqrt(ensemble.experiment.dt)
     networks = []
-    for D, *parts in zip(ensemble.network.D.detach().double(), *at, strict=True):
+    streams = spawn(generator, ensemble.numbers)
+    for stream, D, *parts in zip(streams, ensemble.network.D.detach().double(), *at, strict=True):
         # A time after another, as the draws for all times at once would fill the memory.
         bounds = []
         for now in zip(*(part.unbind(1) for part in parts), strict=True):
-            noise = torch.randn(n_noise, *now[3].shape, generator=generator, dtype=D.dtype)
+            noise = torch.randn(n_noise, *now[3].shape, generator=stream, dtype=D.dtype)
             bounds.append(theory.bounds(D, *now, sd * noise))
         networks.append([torch.stack(expression, -1) for expression in zip(*bounds, strict=True)])
     return theory.Bounds(*(torch.stack(expression) for expression in zip(*networks, strict=True)))
