@@ -1,5 +1,7 @@
 """Training on many processes gives the ensemble of a single one, whatever happens to a process."""
 
+import json
+import logging
 import os
 import signal
 import subprocess
@@ -12,6 +14,8 @@ import torch
 
 from reactivation_core import cli, experiments, store, training
 from reactivation_core.cluster import distributed as training_on
+
+pytestmark = pytest.mark.slow
 
 distributed = pytest.importorskip("distributed")
 
@@ -113,8 +117,6 @@ TRAIN = """
 import signal, sys
 from reactivation_core import cli, experiments
 
-pytestmark = pytest.mark.slow
-
 if __name__ == "__main__":
     # Where the tests run in the background, their children are born deaf to interruptions.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -122,6 +124,59 @@ if __name__ == "__main__":
     experiments.EXPERIMENTS = {experiment.name: experiment}
     cli.main()
 """
+
+
+def levels():
+    """Of the loggers that dask has made."""
+    loggers = [logger for logger in logging.Logger.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    return {logger.name: logger.level for logger in loggers if logger.name.startswith("distributed")}
+
+
+@pytest.mark.parametrize("train", [20], indirect=True)
+def test_the_loggers_of_dask_are_silent_only_while_it_trains(train, monkeypatch):
+    before, during = levels(), []
+    work = cli.tqdm.update
+    monkeypatch.setattr(cli.tqdm, "update", lambda self, n: during.append(levels()) or work(self, n))
+    train("cluster", "--workers", "1")
+    after = levels()
+    assert before and {name: after[name] for name in before} == before
+    assert during and all(min(of["distributed"], of["distributed.client"]) > logging.CRITICAL for of in during)
+
+
+@pytest.fixture
+def scheduler(tmp_path):
+    """A scheduler with a worker, in processes of their own, and its address."""
+    file, started = tmp_path / "scheduler.json", []
+    for role, options in (("scheduler", ["--port", "0", "--host", "127.0.0.1"]), ("worker", ["--nthreads", "1"])):
+        command = [sys.executable, "-m", f"distributed.cli.dask_{role}", "--scheduler-file", file, "--no-dashboard"]
+        started.append(subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL, cwd=tmp_path))
+        while not file.exists():
+            assert started[0].poll() is None
+            time.sleep(0.05)
+    yield started[0], json.loads(file.read_text())["address"]
+    for process in reversed(started):
+        process.terminate()
+        process.wait()
+
+
+def test_a_scheduler_that_died_is_one_line_at_once(scheduler, tiny_experiment, tmp_path):
+    process, address = scheduler
+    script = tmp_path / "script.py"
+    script.write_text(TRAIN)
+    settings = tiny_experiment.vary(n_batches=10**6).model_dump_json()
+    arguments = ["train", "--all", "--networks", "1", "--scheduler", address, "--out", tmp_path]
+    training = subprocess.Popen([sys.executable, script, settings, *arguments], stderr=subprocess.PIPE, text=True)
+    try:
+        while not list(tmp_path.glob("checkpoints/.*.lock")):
+            assert training.poll() is None
+            time.sleep(0.05)
+        process.kill()
+        _, error = training.communicate(timeout=20)
+        assert training.returncode == 1
+        expected = f"lost the scheduler {address}; the same command goes on from the last checkpoints"
+        assert error == f"reactivation: {expected}\n"
+    finally:
+        training.kill()
 
 
 def alive(group):

@@ -13,7 +13,8 @@ import signal
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from concurrent.futures import CancelledError
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -39,12 +40,12 @@ def distributed(
     Raises:
         ValueError: if dask.distributed is not installed.
         ChildProcessError: if a task's worker died several times.
+        ConnectionError: if the scheduler is gone.
     """
     try:
         from distributed import Client, Event, KilledWorker, LocalCluster, as_completed
     except ModuleNotFoundError:
         raise ValueError('expected dask.distributed, got none: pip install "dask[distributed]"') from None
-    logging.getLogger("distributed").setLevel(_SILENT)
     seen = Counter()
 
     def report(event: tuple[float, tuple[str, int, float]]) -> None:
@@ -53,6 +54,7 @@ def distributed(
         seen[name] = done
 
     with ExitStack() as stack:
+        stack.enter_context(_silence())
         if scheduler is None:
             # A terminal interrupts all its processes; workers that start meanwhile inherit that they ignore it.
             heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -85,9 +87,27 @@ def distributed(
                 yield future.result()
         except KilledWorker as error:
             raise ChildProcessError(str(error)) from None
+        except CancelledError:
+            hint = "the same command goes on from the last checkpoints"
+            raise ConnectionError(f"lost the scheduler {client.scheduler.address}; {hint}") from None
         finally:
             # A task that is running ends only by itself.
-            stopped.set()
+            if client.status == "running":
+                stopped.set()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    # The second has a level of its own.
+    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(_SILENT)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _train(run: Run, group: range, threads: int, topic: str) -> None:
