@@ -461,6 +461,17 @@ def test_verify_reads_the_results_of_every_chapter(run, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("arguments", [("scorecard",), ("scorecard", "--json"), ("list",)], ids=" ".join)
+def test_a_reader_who_has_seen_enough_is_no_error(arguments):
+    """As `head` is one."""
+    command = [os.path.join(os.path.dirname(sys.executable), "reactivation"), *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    process.wait()
+
+
 def test_the_program_is_installed():
     result = subprocess.run(
         [os.path.join(os.path.dirname(sys.executable), "reactivation"), "train", "rat"], capture_output=True, text=True

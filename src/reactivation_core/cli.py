@@ -1,6 +1,7 @@
 """The command line, `reactivation`: parsing and messages; all work is done by the library."""
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,6 +180,11 @@ def main() -> None:
     command = tyro.cli(Command, prog="reactivation", description="Offline reactivation in recurrent networks.")
     try:
         command.run()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads, as `head`, has seen enough. What is left is not written at the end either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (ValueError, OSError, FloatingPointError, AssertionError) as error:
         sys.exit(f"reactivation: {error}")
     except KeyboardInterrupt:
