@@ -2,6 +2,9 @@
 
 import ast
 import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import jaxtyping
@@ -55,6 +58,25 @@ def test_the_api_reference_has_every_module_in_this_order():
     listed = re.findall(r"autodoc2-object} reactivation_core\.([\w.]+)", (ROOT / "book" / "api.md").read_text())
     assert [name.replace(".", "/") for name in listed] == FLAT
     assert set(FLAT) == {module for module in MODULES if not module.endswith("__init__")}
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_imported():
+    names = set()
+    for path in MODULES.values():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names.add(node.module.split(".")[0])
+    names -= {*sys.stdlib_module_names, "reactivation_core"}
+    # The core of pydantic is pinned by it, dask is optional.
+    names -= {"pydantic_core", "distributed"}
+    providers = packages_distributions()
+    imported = {providers[name][0].lower() for name in names}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    # Notebooks run in a kernel.
+    declared = {re.match(r"[\w-]+", line).group() for line in project["dependencies"]} - {"ipykernel"}
+    assert imported == declared
 
 
 def test_shapes_are_checked_under_test():
