@@ -2,7 +2,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from reactivation_core.recurrence import RECURRENCES, RNNRecurrence
+from reactivation_core.networks import Network
+from reactivation_core.recurrence import RECURRENCES, ByHand, Readable, Recurrence, RNNRecurrence
+from reactivation_core.tasks import Task
+from reactivation_core.theory import Density
 from reactivation_core.trajectories import Trajectories
 
 KINDS = ["position-noisy-unbiased", "position-gru-unbiased", "head-direction-unbiased"]
@@ -92,6 +95,25 @@ def test_gradients_pass_gradcheck(problem):
             return tuple(gradient * scale[:, None, None] for gradient in ctx.gradients)
 
     assert torch.autograd.gradcheck(Loss.apply, values, fast_mode=True)
+
+
+def test_a_network_without_a_pass_by_hand_takes_no_memory_for_one(tiny_experiment, generator):
+    task, network = tiny_experiment.draw(3, generator)
+    held = {}
+    for kind in (Readable, RNNRecurrence):
+        tensors = [value for value in vars(kind(network, task, B, 23)).values() if isinstance(value, torch.Tensor)]
+        held[kind] = sum(tensor.nbytes for tensor in tensors)
+    # The noise alone.
+    assert held[Readable] == 3 * 23 * B * 16 * 4 < held[RNNRecurrence] / 2
+
+
+@pytest.mark.parametrize("kind", [Network, Task, Density, Recurrence, ByHand], ids=lambda kind: kind.__name__)
+def test_what_a_subclass_must_have_is_asked_for_when_it_is_made(kind):
+    class Lacking(kind):
+        pass
+
+    with pytest.raises(TypeError, match="abstract"):
+        Lacking()
 
 
 @every_kind

@@ -72,6 +72,14 @@ def test_an_ensemble_comes_back_rounded_to_float16(tiny_ensemble, tmp_path):
     assert torch.equal(loaded.squared_error, tiny_ensemble.squared_error)
 
 
+def test_loaded_networks_are_not_to_be_trained(saved):
+    loaded = store.load(saved)
+    for ensemble in (loaded, loaded[1], loaded[:2], loaded.to("cpu")):
+        assert not any(parameter.requires_grad for parameter in ensemble.network.parameters())
+        # NumPy takes nothing that has a gradient.
+        ensemble.network.readout(torch.zeros(len(ensemble), 4, 16)).numpy()
+
+
 def test_the_file_says_what_made_it(tiny_ensemble, saved):
     store.save(tiny_ensemble, saved.parent, seed="3")
     metadata = header(saved)

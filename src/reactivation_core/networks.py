@@ -13,13 +13,14 @@ released code (PyTorch's default for linear layers).
 """
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     r"""An ensemble of `S` networks with linear encoder and readout; a subclass gives the `step`.
 
     Args:
@@ -76,7 +77,8 @@ class Network(nn.Module):
         )
 
     def __getitem__(self, index: slice) -> "Network":
-        return type(self)({name: value.detach()[index] for name, value in self.named_parameters()}, self.tau, self.dt)
+        part = type(self)({name: value.detach()[index] for name, value in self.named_parameters()}, self.tau, self.dt)
+        return part.requires_grad_(self.D.requires_grad)
 
     def encode(self, f: Float[Tensor, "S B N_o"]) -> Float[Tensor, "S B N_r"]:
         """Initial activity $r(0) = E f(s(0))$ from the cells' activity."""
@@ -86,11 +88,11 @@ class Network(nn.Module):
         """Output $o = D r$, Eq. (A.2)."""
         return (r.flatten(1, -2) @ self.D.mT).unflatten(1, r.shape[1:-1])
 
+    @abstractmethod
     def step(
         self, r: Float[Tensor, "S B N_r"], ds: Float[Tensor, "S B N_in"], noise: Float[Tensor, "S B N_r"] | float
     ) -> Float[Tensor, "S B N_r"]:
         r"""Activity after one step: $r + \Delta r$, with `noise` the term $\sigma\,\eta(t)$."""
-        raise NotImplementedError
 
     def forward(
         self, r: Float[Tensor, "S B N_r"], ds: Float[Tensor, "S B T N_in"], noise: Float[Tensor, "S B T N_r"]

@@ -16,6 +16,8 @@ the parameters and the sums over trajectories stay in float32.
 Memory is laid out `(S, T, B, N)`, so that all trajectories of one step are contiguous.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 
@@ -82,8 +84,8 @@ class HarmonicReadout:
         return (self.gram * self.moments).sum((1, 2)), 2 * (self.A @ self.moments)[..., : self.N]
 
 
-class Recurrence:
-    """Loss and gradients of an ensemble on batches of one shape.
+class Recurrence(ABC):
+    r"""Loss and gradients of an ensemble on batches of one shape; `eta`, `(S, T, B, N_r)`, holds the draws of $\eta$.
 
     Args:
         network: the ensemble, whose parameters receive the gradients.
@@ -98,9 +100,24 @@ class Recurrence:
         self.network, self.task = network, task
         self.shape = S, T, B, N = network.n_networks, n_steps, n_trajectories, network.n_units
         self.options = {"device": network.D.device, "dtype": dtype}
+        self.eta = torch.empty(S, T, B, N, device=network.D.device, dtype=network.D.dtype)
+
+    @abstractmethod
+    def __call__(self, batch: Trajectories, sigma: float) -> Tensor:
+        """Loss of each network, `(S,)`, with the noise `sigma` times `eta`; leaves the gradients in the parameters'
+        `.grad`."""
+
+
+class ByHand(Recurrence):
+    """A backward pass written by hand: a subclass gives the steps forth and back, to the sweep that is the same."""
+
+    def __init__(
+        self, network: Network, task: Task, n_trajectories: int, n_steps: int, dtype: torch.dtype = torch.float32
+    ):
+        super().__init__(network, task, n_trajectories, n_steps, dtype)
+        S, T, B, N = self.shape
         # x(t) = [r(t); Δs(t)], the factor of every recurrent product.
         self.x = torch.empty(S, T + 1, B, N + task.n_inputs, **self.options)
-        self.eta = torch.empty(S, T, B, N, device=network.D.device, dtype=network.D.dtype)
         # Views of every step, as making them anew takes as long as a small step's arithmetic.
         self.x_at, self.r_at, self.eta_at = self.x.unbind(1), self.x[..., :N].unbind(1), self.eta.unbind(1)
         self.alpha = network.dt / network.tau
@@ -109,10 +126,7 @@ class Recurrence:
 
     @torch.no_grad()
     def __call__(self, batch: Trajectories, sigma: float) -> Tensor:
-        r"""Loss of each network, `(S,)`; leaves the gradients in the parameters' `.grad`.
-
-        `self.eta`, `(S, T, B, N_r)`, holds the draws of $\eta$ and is scaled here by `sigma`.
-        """
+        """As of every recurrence."""
         S, T, B, N = self.shape
         dtype = self.options["dtype"]
         self.x[:, :-1, :, N:] = batch.ds.transpose(1, 2)
@@ -162,25 +176,25 @@ class Recurrence:
         getattr(self.network, recurrent).grad = grad[..., :N].contiguous()
         getattr(self.network, inputs).grad = grad[..., N:].contiguous()
 
+    @abstractmethod
     def prepare(self) -> None:
         """Before the first step: weights in the products' type, gradients at zero."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward_step(self, t: int, r: Tensor) -> None:
         """Advance `r` in place by the noiseless step from `x(t)`, keeping what the way back needs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def backward_step(self, t: int, delta: Tensor) -> None:
         r"""Turn `delta` in place from $\alpha\,\partial L/\partial r(t+1)$ into $\alpha\,\partial L/\partial r(t)$."""
-        raise NotImplementedError
 
+    @abstractmethod
     def accumulate(self, start: int, end: int) -> None:
         """Add the steps from `start` to `end` to the weights' gradients."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self) -> None:
         """After the last step back: hand the gradients to the parameters."""
-        raise NotImplementedError
 
 
 class Readable(Recurrence):
@@ -200,7 +214,7 @@ class Readable(Recurrence):
         return loss.detach()
 
 
-class RNNRecurrence(Recurrence):
+class RNNRecurrence(ByHand):
     r"""Eq. (A.1). With $u = W x$, $\alpha = dt/\tau$ and $\delta = \alpha\,\partial L/\partial r$, on the way back
     $v = \delta \odot [u > 0]$, $\delta \leftarrow (1 - \alpha)\,\delta + \alpha\,W_{rec}^\top v$, and
     $\partial L/\partial W = \sum v\,x^\top$."""
@@ -232,7 +246,7 @@ class RNNRecurrence(Recurrence):
         self.assign(self.grad, "W_rec", "W_in")
 
 
-class GRURecurrence(Recurrence):
+class GRURecurrence(ByHand):
     r"""Eqs. (A.3) to (A.5). With $c$ the candidate $\tanh(\cdot)$, $y = [g \odot r; \Delta s]$, $\alpha = dt/\tau$ and
     $\delta = \alpha\,\partial L/\partial r$, on the way back
 

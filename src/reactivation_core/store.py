@@ -81,7 +81,7 @@ def save(ensemble: Ensemble, folder: Path, **metadata: str) -> Path:
 
 
 def load(name: str | Path, folder: Path = ENSEMBLES) -> Ensemble:
-    """Read an ensemble by name from `folder`, or from a path; on the CPU, in float32.
+    """Read an ensemble by name from `folder`, or from a path; on the CPU, in float32, and not to be trained.
 
     Raises:
         FileNotFoundError: if there is no such file, with the command that makes it.
@@ -260,7 +260,7 @@ def _assemble(experiment, tensors: dict[str, Tensor], digest: str) -> Ensemble:
     for name, shape in network.shapes(S, experiment.n_units, n_cells, task.n_inputs).items():
         if tensors[name].shape != shape:
             raise ValueError(f"expected {name} of shape {shape} as its settings say, got {tuple(tensors[name].shape)}")
-    return Ensemble(experiment, task, network, history, squared_error, digest)
+    return Ensemble(experiment, task, network.requires_grad_(False), history, squared_error, digest)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

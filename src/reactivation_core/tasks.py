@@ -5,6 +5,7 @@ A task joins a motion (`trajectories`) to the cells that encode and decode its s
 Source: Krishna et al. (2024), Sections 2.1 and 3.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import SupportsIndex
 
@@ -30,7 +31,7 @@ def part(index: SupportsIndex | slice, n_networks: int) -> slice:
     return slice(first, first + 1)
 
 
-class Task(nn.Module):
+class Task(nn.Module, ABC):
     """A motion and the cells that encode its states, for `S` networks: `task[i]` for one, `task[i:j]` for some."""
 
     n_inputs: int
@@ -54,6 +55,14 @@ class Task(nn.Module):
         if isinstance(generator, torch.Generator):
             generator = spawn(generator, range(self.n_networks))
         return self.motion(n_trajectories, n_steps, generator)
+
+    @abstractmethod
+    def error(self, decoded: Float[Tensor, "*shape d"], s: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape"]:
+        """How far the decoded is from the true state, in the task's unit."""
+
+    @abstractmethod
+    def __getitem__(self, index: SupportsIndex | slice) -> "Task":
+        """The task of some of the networks."""
 
     def floor(self, s: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape"]:
         """Error of decoding the cells' own activity: what no network's decoding error can be expected to fall below."""

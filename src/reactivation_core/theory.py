@@ -17,6 +17,7 @@ Source: Krishna et al. (2024), Section 2; Miyasawa (1961) and Raphan and Simonce
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -26,20 +27,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-class Density(nn.Module):
+class Density(nn.Module, ABC):
     r"""A density $p(r)$ of activity with its score $\nabla \log p(r)$."""
 
+    @abstractmethod
     def log_prob(self, r: Float[Tensor, "*shape N"]) -> Float[Tensor, "*shape"]:
         r"""$\log p(r)$."""
-        raise NotImplementedError
 
+    @abstractmethod
     def score(self, r: Float[Tensor, "*shape N"]) -> Float[Tensor, "*shape N"]:
         r"""$\nabla \log p(r)$, per unit of activity."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n N"]:
         """Independent draws."""
-        raise NotImplementedError
 
 
 class Gaussian(Density):

@@ -13,6 +13,7 @@ Source: Krishna et al. (2024), Section 2.4.
 """
 
 import math
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import scipy.stats
@@ -35,19 +36,19 @@ class Coordinates(NamedTuple):
     across: Float[Tensor, "*shape k"]
 
 
-class Manifold:
+class Manifold(ABC):
     """One of the three test cases."""
 
     # Clean activity far from where most activity is.
     far: tuple[float, ...]
 
+    @abstractmethod
     def density(self, v: float) -> theory.Density:
         """Of noisy activity."""
-        raise NotImplementedError
 
+    @abstractmethod
     def coordinates(self, r: Float[Tensor, "*shape N"]) -> Coordinates:
         """Place along the manifold and deviation across it."""
-        raise NotImplementedError
 
     def statistic(self, place: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """What is averaged over places: the cosine, for closed manifolds."""
@@ -61,13 +62,13 @@ class Manifold:
         """Mean of the statistic awake."""
         return theory.mean_cosine(KAPPA)
 
+    @abstractmethod
     def expected(self, v: float, c: float) -> float:
         """Mean of the statistic asleep, of $q^{2/c}$."""
-        raise NotImplementedError
 
+    @abstractmethod
     def relaxation(self, v: float, c: float) -> float:
         """Steps in which the start is forgotten but for the share $1/e$, about."""
-        raise NotImplementedError
 
 
 class Flat(Manifold):
