@@ -351,7 +351,7 @@ def test_ideal_network_on_the_box(generator):
     experiment = experiment.vary(task={"n_cells": 128}, n_units=128, sigma=0.2)
     ensemble = phases.ideal(experiment, 81, generator)
     network, points = ensemble.network, ensemble.network.s.double()
-    awake = phases.active(ensemble, 100, 10, generator, record=("states",))
+    awake = phases.active(ensemble, 400, 10, generator, record=("states",))
     estimate = network.density.posterior(awake.states[0]) @ points
     error = (estimate - awake.s[0]).square().sum(-1).mean(0)
     # Each step adds noise of covariance v G⁻¹ to the position, G = m'ᵀ m' where the animal is.
