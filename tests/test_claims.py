@@ -31,23 +31,24 @@ def measurement(mean, low, high):
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
-    """A folder with one claim and no results."""
+    """A folder with one claim, its chapter and no results."""
     (tmp_path / "claims.toml").write_text(CLAIM)
     monkeypatch.setattr(claims, "CLAIMS", tmp_path / "claims.toml")
     monkeypatch.setattr(claims, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(chapters, "BOOK", tmp_path)
+    notebook(tmp_path, "n = 1\nseed = 0")
     monkeypatch.delenv(chapters.RECORD, raising=False)
     return tmp_path
 
 
 def chapter(values=(0.4, 0.5, 0.6), **parameters):
-    run = Chapter("results/one", **({"n": 1} | parameters))
+    run = Chapter("results/one", {"n": 1, "seed": 0} | parameters)
     run.measure("size", np.array(values))
     return run
 
 
 def record(data, monkeypatch, run):
     """Make a run the reference."""
-    (data / "results").mkdir()
     with monkeypatch.context() as patched:
         patched.setenv(chapters.RECORD, str(data / "results"))
         run.finish()
@@ -172,7 +173,7 @@ def test_finish_without_reference_says_how_to_make_it(data):
 
 
 def test_a_claim_that_was_not_measured_is_named(data):
-    run = Chapter("results/one", n=1)
+    run = Chapter("results/one", {"n": 1, "seed": 0})
     for use in (run.table, run.finish):
         with pytest.raises(ValueError, match="expected a measurement of size for the claim a, got none"):
             use()
@@ -188,10 +189,11 @@ def test_malformed_results_are_refused(reference):
     "parameters",
     [{"n_steps": 0}, {"n_steps": 2.5}, {"n_steps": "abc"}, {"seed": -1}, {"seed": 0.5}, {"scale": float("nan")}],
 )
-def test_bad_parameters_are_refused(parameters):
+def test_bad_parameters_are_refused(data, parameters):
     (name,) = parameters
+    notebook(data, f"{name} = 0")
     with pytest.raises(ValueError, match=f"for the parameter {name}, got"):
-        Chapter("results/one", **parameters)
+        Chapter("results/one", parameters)
 
 
 def test_the_scorecard_has_every_claim_with_its_verdict_for_both_laws(data, monkeypatch):
@@ -252,8 +254,7 @@ def notebook(data, source, tags=("parameters",)):
     path.write_text(json.dumps({"cells": [{"metadata": {"tags": list(tags)}, "source": [source]}]}))
 
 
-def test_parameters_are_those_of_the_notebooks_first_cell(data, monkeypatch):
-    monkeypatch.setattr(chapters, "BOOK", data)
+def test_parameters_are_those_of_the_notebooks_first_cell(data):
     notebook(data, "seed = 0\nn_steps = 5\nc = 2.0")
     run = Chapter("results/one", {"seed": 3, "n_steps": 7, "c": 1.5, "_i": 4, "np": np, "flag": True})
     assert run.parameters == {"seed": 3, "n_steps": 7, "c": 1.5}
@@ -273,7 +274,7 @@ def test_a_name_is_measured_once(data):
 
 def test_conditions_are_ensembles_whose_measurements_carry_their_suffix(data, tiny_ensemble, monkeypatch):
     monkeypatch.setattr(chapters.store, "load", lambda name: replace(tiny_ensemble, sha256=name))
-    run = Chapter("results/one", seed=0)
+    run = Chapter("results/one", {"n": 1, "seed": 0})
     both = run.conditions("noisy-{bias}{law}", bias=("unbiased", "biased"), law=("", "-uniform"))
     assert list(both) == [("unbiased", ""), ("unbiased", "-uniform"), ("biased", ""), ("biased", "-uniform")]
     assert list(run.ensembles) == ["noisy-unbiased", "noisy-unbiased-uniform", "noisy-biased", "noisy-biased-uniform"]

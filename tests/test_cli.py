@@ -346,14 +346,15 @@ def test_the_scorecard_is_printed_and_as_a_list(run):
 
 @pytest.fixture
 def book(tmp_path, monkeypatch):
-    """Makes a book of one chapter with one cell; returns its notebook."""
+    """Makes a book of one chapter with one cell after its parameters; returns its notebook."""
 
     def make(source):
         folder = tmp_path / "book"
         (folder / "results").mkdir(parents=True)
         (folder / "_toc.yml").write_text("parts: [{chapters: [{file: results/one}]}]")
         notebook = execution.nbformat.v4.new_notebook()
-        notebook.cells = [execution.nbformat.v4.new_code_cell(source)]
+        parameters = execution.nbformat.v4.new_code_cell("n = 1", metadata={"tags": ["parameters"]})
+        notebook.cells = [parameters, execution.nbformat.v4.new_code_cell(source)]
         execution.nbformat.write(notebook, folder / "results" / "one.ipynb")
         monkeypatch.setattr(execution, "BOOK", folder)
         monkeypatch.setattr(execution, "STATUS", tmp_path / "status.csv")
@@ -378,8 +379,10 @@ def test_a_chapter_that_fails_is_left_as_it_was(run, book, source, message):
 
 
 MEASURED = """
-from reactivation_core.edition.chapters import Chapter
-chapter = Chapter("results/one", n=1)
+from pathlib import Path
+from reactivation_core.edition import chapters
+chapters.BOOK = Path.cwd().parent
+chapter = chapters.Chapter("results/one", globals())
 chapter.measure("size", [0.4, 0.5, 0.6])
 import os
 os.chdir("/")
@@ -440,7 +443,7 @@ def test_a_chapter_is_run_in_place_and_its_time_noted(run, book, tmp_path, monke
     assert run("run-chapters", "one")[0] == 0
     assert run("run-chapters", "one")[0] == 0
     notebook = execution.nbformat.read(path, as_version=4)
-    (cell,) = notebook.cells
+    _, cell = notebook.cells
     assert cell.outputs[-1].text == "1 measurements agree with one.json.\n"
     assert not cell.metadata and "papermill" not in notebook.metadata
     assert claims.results("results/one").measurements["size"].mean == 0.5

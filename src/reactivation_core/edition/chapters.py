@@ -91,22 +91,22 @@ class Chapter:
             namespace holds a number that is no parameter, as a misspelt one would be.
     """
 
-    def __init__(self, name: str, namespace: dict[str, object] | None = None, **parameters: object):
-        if namespace is not None:
-            names = parameter_names(BOOK / f"{name}.ipynb")
-            given = {key: value for key, value in namespace.items() if type(value) in (int, float)}
-            unknown = [key for key in given if key not in names and not key.startswith("_")]
-            if unknown:
-                raise ValueError(f"expected parameters among {', '.join(names)}, got {', '.join(unknown)}")
-            parameters = {key: namespace[key] for key in names}
-        for key, value in parameters.items():
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not (number and math.isfinite(value) and value >= 0):
+    def __init__(self, name: str, namespace: dict[str, object]):
+        names = parameter_names(BOOK / f"{name}.ipynb")
+        given = {key: value for key, value in namespace.items() if type(value) in (int, float)}
+        unknown = [key for key in given if key not in names and not key.startswith("_")]
+        if unknown:
+            raise ValueError(f"expected parameters among {', '.join(names)}, got {', '.join(unknown)}")
+        self.name = name
+        self.parameters: dict[str, int | float] = {}
+        for key in names:
+            value = namespace[key]
+            if isinstance(value, bool) or not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
                 raise ValueError(f"expected a finite number >= 0 for the parameter {key}, got {value!r}")
             whole = key == "seed" or key.startswith("n_")
             if whole and (not isinstance(value, int) or (value < 1 and key != "seed")):
                 raise ValueError(f"expected a whole number >= 1 for the parameter {key}, got {value!r}")
-        self.name, self.parameters = name, parameters
+            self.parameters[key] = value
         self.ensembles: dict[str, str] = {}
         self.measurements: dict[str, Measurement] = {}
         self.arrays: dict[str, np.ndarray] = {}
@@ -114,7 +114,7 @@ class Chapter:
 
     def generator(self, offset: int = 0) -> torch.Generator:
         """Random numbers from the parameter `seed`, plus an offset."""
-        return torch.Generator().manual_seed(self.parameters["seed"] + offset)
+        return torch.Generator().manual_seed(int(self.parameters["seed"]) + offset)
 
     def ensemble(self, name: str) -> Ensemble:
         """Read an ensemble and remember which file it came from."""
@@ -133,7 +133,7 @@ class Chapter:
             named = (chosen[field].strip("-") for _, field, _, _ in string.Formatter().parse(pattern) if field)
             suffix = "".join(f"_{value}" for value in named if value)
             ensemble = self.ensemble(pattern.format(**chosen))
-            found[values if len(values) > 1 else values[0]] = Condition(self, suffix, ensemble)
+            found[values if len(options) > 1 else values[0]] = Condition(self, suffix, ensemble)
         return found
 
     def measure(self, name: str, values: np.ndarray, unit: str = "", tolerance: float = 0.02) -> Measurement:
@@ -222,7 +222,7 @@ class Chapter:
         if folder:
             (Path(folder) / path.name).write_text(json.dumps(mine.model_dump(), indent=1) + "\n")
             if self.arrays:
-                np.savez_compressed(Path(folder) / f"{path.stem}.npz", **self.arrays)
+                np.savez_compressed(Path(folder) / f"{path.stem}.npz", **self.arrays)  # pyright: ignore[reportArgumentType]
         reference = mine if folder else claims.results(self.name)
         if reference is None:
             raise AssertionError(
@@ -291,8 +291,8 @@ def parameter_names(notebook: Path) -> list[str]:
     """
     for cell in json.loads(notebook.read_text())["cells"]:
         if "parameters" in cell["metadata"].get("tags", ()):
-            tree = ast.parse("".join(cell["source"]))
-            return [target.id for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+            assigned = [node for node in ast.parse("".join(cell["source"])).body if isinstance(node, ast.Assign)]
+            return [target.id for node in assigned for target in node.targets if isinstance(target, ast.Name)]
     raise ValueError(f"expected a cell tagged `parameters` in {notebook}, got none")
 
 
