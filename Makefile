@@ -10,16 +10,18 @@ book: .venv/ready
 
 # One thread a process: two processes with two threads each on two cores run ten times slower.
 quick test: export OMP_NUM_THREADS = 1
-# Style and the library's tests, but for those of whole programs.
+# Style, types and the library's tests, but for those of whole programs.
 quick: .venv/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/pytest tests -m "not slow" -n auto --maxprocesses 4 --dist loadscope
 
 # Everything: with each notebook against its stored outputs, and the book in a browser.
 test: .venv/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/pytest --nbval -n auto --maxprocesses 4 --dist loadscope
 
 bench: .venv/ready

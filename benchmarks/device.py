@@ -12,6 +12,7 @@ import sys
 import time
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
@@ -50,7 +51,7 @@ def main(
     wanted = [experiments.get(name).vary(**changes) for name in names]
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
     path = out / "device.json"
-    found = json.loads(path.read_text()) if path.exists() else {"ensembles": {}}
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"ensembles": {}}
 
     def note(**entries: object) -> None:
         found.update(entries)

@@ -64,9 +64,9 @@ def ours(precision: str) -> Callable[[], object]:
 def released(path: Path) -> Callable[[], object]:
     """Train one network with the released trainer, at the settings of its `noisy_unbiased` configuration."""
     sys.path.insert(0, str(path))
-    from models import rnn
-    from tasks import spatial_navigation
-    from trainer import Trainer
+    from models import rnn  # pyright: ignore[reportMissingImports]
+    from tasks import spatial_navigation  # pyright: ignore[reportMissingImports]
+    from trainer import Trainer  # pyright: ignore[reportMissingImports]
 
     sizes = {"n_in": 2, "n_rec": 512, "n_out": 512, "n_init": 512}
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.stats
@@ -34,7 +35,7 @@ RESULTS = ROOT / "data" / "results"
 def main() -> None:
     keep_freed_memory()
     print(f"{torch.get_num_threads()} threads")
-    found = machine()
+    found: dict[str, Any] = machine()
     for name in NAMES:
         measured = measure(name)
         print(f"{name}\n" + "\n".join(f"  {key:<34} {value:.3g}" for key, value in measured.items()))

@@ -18,7 +18,7 @@ N, AWAKE, ASLEEP, STRIDE, TAIL = 14, 100, 200, 2, 24
 
 
 def main() -> None:
-    plt.rcParams.update(figures.STYLE)
+    plt.style.use(figures.STYLE)
     network = store.load("position-noisy-unbiased")[0]
     generator = torch.Generator().manual_seed(3)
     awake = phases.active(network, 200, AWAKE, generator, record=("states", "decoded"))
@@ -66,7 +66,8 @@ def animation(positions: np.ndarray, true: np.ndarray) -> None:
     ax.add_patch(Rectangle((-1.1, -1.1), 2.2, 2.2, fill=False, ec="0.4", lw=1.2))
     ax.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25), aspect="equal")
     ax.axis("off")
-    tails = ax.add_collection(LineCollection([], lw=1.6))
+    tails = LineCollection([], lw=1.6)
+    ax.add_collection(tails)
     rings = ax.plot([], [], "o", ms=8, mfc="none", mec="0.55", mew=1)[0]
     heads = ax.plot([], [], "o", ms=5)[0]
     title = ax.set_title(" ", fontsize=12, loc="center")
@@ -82,7 +83,7 @@ def animation(positions: np.ndarray, true: np.ndarray) -> None:
             if t > begin
             else []
         )
-        tails.set_segments(segments)
+        tails.set_segments(list(segments))
         tails.set_color([(*to_rgba(figures.COLOURS[phase])[:3], a) for a in alpha])
         heads.set_data(*positions[:, t].T)
         heads.set_color(figures.COLOURS[phase])
@@ -105,7 +106,7 @@ def animation(positions: np.ndarray, true: np.ndarray) -> None:
 
 class _WebP(PillowWriter):
     def finish(self):
-        frames = [frame.convert("RGB") for frame in self._frames]
+        frames = [frame.convert("RGB") for frame in self._frames]  # pyright: ignore[reportAttributeAccessIssue]
         options = {
             "duration": int(1000 / self.fps),
             "loop": 0,

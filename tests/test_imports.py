@@ -18,7 +18,7 @@ PROTOCOLS = """denoising sampling tracking agreement spreading attractors rings 
     integration stationarity correction optimum update sustaining rotation decoding refinement resolution
     variations forgetting temperature gating""".split()
 PACKAGES = {"protocols": PROTOCOLS, "edition": ["claims", "chapters", "execution"]}
-ORDER = """circular streams noise theory densities statistics cells trajectories tasks networks recurrence experiments
+ORDER = """circular streams noise networks theory densities statistics cells trajectories tasks recurrence experiments
     phases manifolds dynamics protocols store training cluster figures edition cli""".split()
 # With the modules of packages in place.
 FLAT = [f"{name}/{of}" if of else name for name in ORDER for of in PACKAGES.get(name, [""])]

@@ -7,14 +7,16 @@ from autodoc2.render.myst_ import MystRenderer
 from autodoc2.utils import ItemData
 from myst_parser.parsers.sphinx_ import MystParser
 from sphinx.application import Sphinx
-from sphinx.ext.napoleon import Config, GoogleDocstring
+from sphinx.ext.napoleon import Config
+from sphinx.ext.napoleon.docstring import GoogleDocstring
 
 
 class Parser(MystParser):
     """MyST, once `Args:`, `Returns:` and `Raises:` are field lists."""
 
     def parse(self, inputstring, document):
-        super().parse(str(GoogleDocstring(inputstring, Config())), document)
+        docstring = GoogleDocstring(inputstring, Config())  # pyright: ignore[reportArgumentType]
+        super().parse(str(docstring), document)
 
 
 class Renderer(MystRenderer):
@@ -62,8 +64,8 @@ class Renderer(MystRenderer):
             f"````{{py:{item['type']}}} {name.split('.')[-1]}",
             f":canonical: {name}",
         )
-        if item.get("annotation"):
-            yield f":type: {self.format_annotation(item['annotation'])}"
+        if annotation := item.get("annotation"):
+            yield f":type: {self.format_annotation(annotation)}"
         yield from (
             "",
             f"```{{autodoc2-docstring}} {name}",

@@ -4,8 +4,11 @@ An equation labelled `paper-16` is numbered 16, `paper-A.1` A.1 and `paper-5-7` 
 chapter, as if these were not there.
 """
 
+from typing import cast
+
 from docutils.nodes import make_id
 from sphinx.application import Sphinx
+from sphinx.domains.math import MathDomain
 from sphinx.environment import BuildEnvironment
 
 PREFIX = "paper-"
@@ -13,9 +16,10 @@ PREFIX = "paper-"
 
 def number(app: Sphinx, env: BuildEnvironment) -> list[str]:
     """Replace the numbers that Sphinx gave; no further document has to be written for that."""
+    domain = cast(MathDomain, env.get_domain("math"))
     paper = {
         make_id(f"equation-{label}"): label.removeprefix(PREFIX).replace("-", "–")
-        for label in env.get_domain("math").equations
+        for label in domain.equations
         if label.startswith(PREFIX)
     }
     counts: dict[tuple[int, ...], int] = {}
@@ -26,7 +30,7 @@ def number(app: Sphinx, env: BuildEnvironment) -> list[str]:
         equations = env.toc_fignumbers[document].get("displaymath", {})
         for name, old in equations.items():
             if name in paper:
-                equations[name] = (paper[name],)
+                equations[name] = (paper[name],)  # pyright: ignore[reportArgumentType]
             else:
                 counts[old[:-1]] = counts.get(old[:-1], 0) + 1
                 equations[name] = (*old[:-1], counts[old[:-1]])

@@ -55,21 +55,22 @@ def distributed(
 
     with ExitStack() as stack:
         stack.enter_context(_silence())
+        cluster = scheduler
         if scheduler is None:
             # A terminal interrupts all its processes; workers that start meanwhile inherit that they ignore it.
             heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
             try:
-                cluster = LocalCluster(
+                local = LocalCluster(
                     n_workers=workers,
                     threads_per_worker=1,
                     memory_limit=None,
                     dashboard_address=":0",
                     silence_logs=_SILENT,
                 )
-                scheduler = stack.enter_context(cluster)
+                cluster = stack.enter_context(local)
             finally:
                 signal.signal(signal.SIGINT, heard)
-        client = stack.enter_context(Client(scheduler))
+        client = stack.enter_context(Client(cluster))
         topic = f"reactivation-{uuid.uuid4()}"
         client.subscribe_topic(topic, report)
         stopped = Event(topic, client)
@@ -88,8 +89,9 @@ def distributed(
         except KilledWorker as error:
             raise ChildProcessError(str(error)) from None
         except CancelledError:
+            address = client.scheduler.address  # pyright: ignore[reportOptionalMemberAccess]
             hint = "the same command goes on from the last checkpoints"
-            raise ConnectionError(f"lost the scheduler {client.scheduler.address}; {hint}") from None
+            raise ConnectionError(f"lost the scheduler {address}; {hint}") from None
         finally:
             # A task that is running ends only by itself.
             if client.status == "running":

@@ -57,7 +57,7 @@ class KernelDensity:
         self.outliers, white = scipy.spatial.KDTree(white[outside]), white[~outside]
         self.origin = white.min(0) - 8 * self.bandwidth
         extent = np.ceil((white.max(0) + 8 * self.bandwidth - self.origin) / self.spacing).astype(int) + 1
-        shape = [scipy.fft.next_fast_len(n, real=True) for n in extent]
+        shape: list[int] = [scipy.fft.next_fast_len(n, real=True) for n in extent]  # pyright: ignore[reportAssignmentType]
         counts = self._bin((white - self.origin) / self.spacing, shape)
         # Sharing a point linearly between two bins adds spacing²/6 to the variance of the kernel.
         width = np.sqrt(self.bandwidth**2 / self.spacing**2 - 1 / 6)
@@ -113,7 +113,7 @@ class UniformDensity:
 
     def __call__(self, x: Float[ndarray, "*shape 2"]) -> Float[ndarray, "*shape"]:
         """Density at `x`, per unit area."""
-        return (np.abs(x) <= self.side / 2).all(-1) / self.side**2
+        return np.asarray((np.abs(x) <= self.side / 2).all(-1) / self.side**2)
 
     def sample(self, n: int, generator: np.random.Generator) -> Float[ndarray, "n 2"]:
         """Independent draws."""
@@ -192,7 +192,7 @@ def estimate(states: Float[ndarray, "S *shape d"]) -> list[KernelDensity] | list
 
 
 def divergence(
-    p: list[AnyDensity], q: list[AnyDensity], generator: np.random.Generator, n: int = 2500
+    p: Sequence[AnyDensity], q: Sequence[AnyDensity], generator: np.random.Generator, n: int = 2500
 ) -> Float[ndarray, " S"]:
     """`kl_divergence` of each network's pair of densities, in nats."""
     return np.array([kl_divergence(a, b, generator, n) for a, b in zip(p, q, strict=True)])
@@ -206,7 +206,7 @@ class Divergences(NamedTuple):
 
 
 def divergences(
-    rows: Sequence[list[AnyDensity]], columns: Sequence[list[AnyDensity]], generator: np.random.Generator
+    rows: Sequence[Sequence[AnyDensity]], columns: Sequence[Sequence[AnyDensity]], generator: np.random.Generator
 ) -> Divergences:
     """Every column's densities against every row's, network by network, as in Fig. 2e."""
     forward = [[divergence(q, p, generator) for q in columns] for p in rows]

@@ -105,10 +105,11 @@ def linear_variance(
 ) -> Float[Tensor, " n"]:
     """Variance, summed over `d` quantities, that noise of variance `v` per step and unit adds along a path without
     noise; the others as in `carried`."""
-    return sum(v * L.square().sum((0, 2)) for L in carried(ensemble, path, gradient))
+    added = (v * L.square().sum((0, 2)) for L in carried(ensemble, path, gradient))
+    return sum(added, path.new_zeros(path.shape[1]))
 
 
 def _pull(ensemble: Ensemble, r: Tensor, L: Float[Tensor, "d n N"]) -> Float[Tensor, "d n N"]:
     r"""$A(r)^\top L$, the states independent of each other."""
-    _, pull = torch.func.vjp(lambda x: step(ensemble, x), r)
+    pull = torch.func.vjp(lambda x: step(ensemble, x), r)[1]
     return torch.func.vmap(pull)(L)[0]

@@ -62,7 +62,8 @@ class HeadDirectionSettings(Settings):
 
 def _known(network: str) -> str:
     if network not in NETWORKS:
-        raise PydanticCustomError("network", f"Input should be {' or '.join(map(repr, NETWORKS))}")
+        known = " or ".join(map(repr, NETWORKS))
+        raise PydanticCustomError("network", "Input should be {known}", {"known": known})
     return network
 
 
@@ -81,7 +82,7 @@ class Experiment(Settings):
     quiescent_noise: float = Field(default=math.sqrt(2), ge=0, description="factor on σ in quiescence")
     batch_size: int = Field(default=200, ge=1, description="trajectories per batch")
     n_batches: int = Field(default=2500, ge=1, description="training batches")
-    learning_rate: float = Field(1e-3, gt=0, description="learning rate of Adam")
+    learning_rate: float = Field(default=1e-3, gt=0, description="learning rate of Adam")
 
     @field_validator("tau")
     @classmethod
@@ -127,9 +128,10 @@ def parse(settings: dict | str) -> Experiment:
     Raises:
         ValueError: one line naming each setting that is unknown, missing or out of range, and what came.
     """
-    validate = Experiment.model_validate_json if isinstance(settings, str) else Experiment.model_validate
     try:
-        return validate(settings)
+        if isinstance(settings, str):
+            return Experiment.model_validate_json(settings)
+        return Experiment.model_validate(settings)
     except ValidationError as error:
         raise ValueError(f"invalid experiment settings: {problems(error)}") from None
 
@@ -178,18 +180,15 @@ def _all() -> dict[str, Experiment]:
     for suffix, change in (("slow", {"motion": {"speed": 0.2}}), ("unnormalised", {"normalise": False})):
         experiments.append(noisy.vary(name=f"{noisy.name}-{suffix}", task=change))
     for bias, motion in turns.items():
-        for suffix, law in (("", "gaussian"), ("-uniform", "uniform")):
-            experiments.append(
-                Experiment(
-                    name=f"head-direction-{bias}{suffix}",
-                    task=HeadDirectionSettings(motion=motion),
-                    n_units=128,
-                    tau=0.04,
-                    sigma=0.1 / math.sqrt(0.02),
-                    noise=law,
-                    n_batches=20000,
-                )
-            )
+        heading = Experiment(
+            name=f"head-direction-{bias}",
+            task=HeadDirectionSettings(motion=motion),
+            n_units=128,
+            tau=0.04,
+            sigma=0.1 / math.sqrt(0.02),
+            n_batches=20000,
+        )
+        experiments += [heading, heading.vary(name=f"{heading.name}-uniform", noise="uniform")]
     return {experiment.name: experiment for experiment in experiments}
 
 

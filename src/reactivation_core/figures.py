@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Float, Real
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 from numpy import ndarray
 
@@ -38,9 +39,9 @@ STYLE = {
 }
 
 
-def panels(columns: int, height: float, rows: int = 1, polar: bool = False) -> tuple[plt.Figure, ndarray]:
+def panels(columns: int, height: float, rows: int = 1, polar: bool = False) -> tuple[Figure, ndarray]:
     """A figure 6 inches wide in the book's style, and its Axes `(rows, columns)`."""
-    plt.rcParams.update(STYLE)
+    plt.style.use(STYLE)
     projection = {"projection": "polar"} if polar else {}
     return plt.subplots(rows, columns, figsize=(6, height), squeeze=False, subplot_kw=projection)
 
@@ -325,7 +326,7 @@ def velocities(ax: Axes, turns: Float[ndarray, " n"], phase: str) -> None:
     """
     limit, width = np.pi / 4, 6 * np.pi / 512
     n = int(np.ceil(limit / width - 0.5))
-    ax.hist(turns, width * (np.arange(-n, n + 2) - 0.5), density=True, color=COLOURS[phase], alpha=0.7)
+    ax.hist(turns, list(width * (np.arange(-n, n + 2) - 0.5)), density=True, color=COLOURS[phase], alpha=0.7)
     ax.axvline(0, color="k", lw=0.8)
     ax.axvline(turns.mean(), color="k", lw=1, ls="--")
     ax.text(0.03, 0.97, f"mean\n{turns.mean():.4f}", transform=ax.transAxes, va="top", fontsize=8)

@@ -14,7 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from reactivation_core import circular
+from reactivation_core.cells import HeadDirectionCells
 from reactivation_core.phases import Ensemble
+from reactivation_core.tasks import PositionTask, must_be
 
 
 class Manifold(ABC):
@@ -69,10 +71,11 @@ class Plane(Manifold):
     N_ROUNDS, RIDGE = 3, 1e-6
 
     def __init__(self, ensemble: Ensemble, r: Float[Tensor, "n N"]):
-        self.ensemble, self.cells = ensemble, ensemble.task.cells
-        if not getattr(self.cells, "normalise", False):
+        task = ensemble.task
+        if not (isinstance(task, PositionTask) and task.cells.normalise):
             raise ValueError("expected a network of the position task with normalised place cells")
-        self.limit = ensemble.task.motion.box / 2 + 0.1
+        self.ensemble, self.cells = ensemble, task.cells
+        self.limit = task.motion.box / 2 + 0.1
         self.r_mean, self.f_mean = r.mean(0), r.new_zeros(())
         s = self._decode(r)
         for i in range(self.N_ROUNDS):
@@ -93,7 +96,7 @@ class Plane(Manifold):
     def _tuning(self, s: Tensor) -> Tensor:
         return (self.cells.tuning(s[None])[0] - self.f_mean).to(self.r_mean.dtype)
 
-    def _jet(self, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _jet(self, s: Tensor) -> tuple[Tensor, ...]:
         """f and its derivatives by the two coordinates; of normalised place cells, f (c - Σ f c) / σ_SP²."""
         f, centres = self.cells.tuning(s[None])[0], self.cells.centres[0]
         slopes = [f * (c - (f @ c)[:, None]) / self.cells.width**2 for c in centres.unbind(-1)]
@@ -135,7 +138,8 @@ class Plane(Manifold):
 
     def asked(self, s: Float[Tensor, "n 2"], ds: Float[Tensor, "n 2"]) -> Float[Tensor, "n N_o"]:
         r"""What Eq. (17) asks of the output, $f'(s)\,\Delta s$."""
-        return sum(slope * x[:, None] for slope, x in zip(self._jet(s)[1:], ds.unbind(-1), strict=True))
+        _, e1, e2 = self._jet(s)
+        return e1 * ds[:, :1] + e2 * ds[:, 1:]
 
     def score_along(self, density, s: Float[Tensor, "n 2"]) -> Float[Tensor, "n N"]:
         r"""Gradient, along the manifold, of the logarithm of the density per area of the manifold,
@@ -192,7 +196,7 @@ class Ring(Manifold):
     unit = "rad"
 
     def __init__(self, ensemble: Ensemble, r: Float[Tensor, "n N"]):
-        self.cells = ensemble.task.cells
+        self.cells = must_be(HeadDirectionCells, ensemble.task.cells)
         axes = torch.stack((self.cells.angles.cos(), self.cells.angles.sin()), -1).to(r.dtype)
         self.axes = ensemble.network.D.detach().reshape(-1, r.shape[1]).T @ axes
         self.M = torch.linalg.lstsq(self._harmonics(self.ray(r)).to(r.dtype), r).solution

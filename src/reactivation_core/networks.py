@@ -20,7 +20,44 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-class Network(nn.Module, ABC):
+class Runnable(nn.Module, ABC):
+    """What can be run awake and asleep, `S` networks at once; a subclass gives what is abstract, and a readout `D`."""
+
+    n_networks: int
+    n_units: int
+    n_cells: int
+    D: Float[Tensor, "S N_o N_r"]
+
+    @abstractmethod
+    def __getitem__(self, index: slice) -> "Runnable":
+        """Some of the networks."""
+
+    @abstractmethod
+    def encode(self, f: Float[Tensor, "S B N_o"]) -> Float[Tensor, "S B N_r"]:
+        """Initial activity from that of the cells."""
+
+    @abstractmethod
+    def readout(self, r: Float[Tensor, "S *points N_r"]) -> Float[Tensor, "S *points N_o"]:
+        """Output $o = D r$."""
+
+    @abstractmethod
+    def step(
+        self, r: Float[Tensor, "S B N_r"], ds: Float[Tensor, "S B N_in"], noise: Float[Tensor, "S B N_r"] | float
+    ) -> Float[Tensor, "S B N_r"]:
+        r"""Activity after one step: $r + \Delta r$, with `noise` the term $\sigma\,\eta(t)$."""
+
+    def forward(
+        self, r: Float[Tensor, "S B N_r"], ds: Float[Tensor, "S B T N_in"], noise: Float[Tensor, "S B T N_r"]
+    ) -> Float[Tensor, "S B T N_r"]:
+        """Activity after each of `T` steps from the initial activity `r`."""
+        states = []
+        for t in range(ds.shape[2]):
+            r = self.step(r, ds[:, :, t], noise[:, :, t])
+            states.append(r)
+        return torch.stack(states, 2)
+
+
+class Network(Runnable):
     r"""An ensemble of `S` networks with linear encoder and readout; a subclass gives the `step`.
 
     Args:
@@ -32,8 +69,7 @@ class Network(nn.Module, ABC):
         ValueError: if a parameter is missing, unknown, of another shape, or not finite.
     """
 
-    encoder: Tensor
-    D: Tensor
+    encoder: Float[Tensor, "S N_r N_o"]
     weights: dict[str, tuple[str, str]]  # name: (rows, columns) by the sizes N_r and N_in
 
     def __init__(self, parameters: dict[str, Tensor], tau: float, dt: float):
@@ -88,22 +124,6 @@ class Network(nn.Module, ABC):
         """Output $o = D r$, Eq. (A.2)."""
         return (r.flatten(1, -2) @ self.D.mT).unflatten(1, r.shape[1:-1])
 
-    @abstractmethod
-    def step(
-        self, r: Float[Tensor, "S B N_r"], ds: Float[Tensor, "S B N_in"], noise: Float[Tensor, "S B N_r"] | float
-    ) -> Float[Tensor, "S B N_r"]:
-        r"""Activity after one step: $r + \Delta r$, with `noise` the term $\sigma\,\eta(t)$."""
-
-    def forward(
-        self, r: Float[Tensor, "S B N_r"], ds: Float[Tensor, "S B T N_in"], noise: Float[Tensor, "S B T N_r"]
-    ) -> Float[Tensor, "S B T N_r"]:
-        """Activity after each of `T` steps from the initial activity `r`."""
-        states = []
-        for t in range(ds.shape[2]):
-            r = self.step(r, ds[:, :, t], noise[:, :, t])
-            states.append(r)
-        return torch.stack(states, 2)
-
 
 class RNN(Network):
     r"""Rectified-linear recurrent network, Eq. (A.1).
@@ -111,8 +131,8 @@ class RNN(Network):
     $$ \Delta r = \frac{1}{\tau}\left[-r + \mathrm{ReLU}(W_{rec}\,r + W_{in}\,\Delta s)\right] dt + \sigma\,\eta $$
     """
 
-    W_rec: Tensor
-    W_in: Tensor
+    W_rec: Float[Tensor, "S N_r N_r"]
+    W_in: Float[Tensor, "S N_r N_in"]
     weights = {"W_rec": ("N_r", "N_r"), "W_in": ("N_r", "N_in")}
 
     def step(self, r, ds, noise):
@@ -128,12 +148,12 @@ class GRU(Network):
        \left(\tanh(W_r (g \odot r) + W_r^{in} \Delta s) - r\right)\right] dt + \sigma\,\eta $$
     """
 
-    W_z: Tensor
-    W_z_in: Tensor
-    W_g: Tensor
-    W_g_in: Tensor
-    W_r: Tensor
-    W_r_in: Tensor
+    W_z: Float[Tensor, "S N_r N_r"]
+    W_z_in: Float[Tensor, "S N_r N_in"]
+    W_g: Float[Tensor, "S N_r N_r"]
+    W_g_in: Float[Tensor, "S N_r N_in"]
+    W_r: Float[Tensor, "S N_r N_r"]
+    W_r_in: Float[Tensor, "S N_r N_in"]
     weights = {
         "W_z": ("N_r", "N_r"),
         "W_z_in": ("N_r", "N_in"),

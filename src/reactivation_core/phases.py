@@ -14,7 +14,7 @@ import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, SupportsIndex, runtime_checkable
+from typing import SupportsIndex
 
 import torch
 from jaxtyping import Float
@@ -22,8 +22,9 @@ from torch import Tensor
 
 from reactivation_core import noise
 from reactivation_core.experiments import Experiment
+from reactivation_core.networks import Network, Runnable
 from reactivation_core.streams import spawn
-from reactivation_core.tasks import PositionTask, Task, part
+from reactivation_core.tasks import PositionTask, Task, must_be, part
 from reactivation_core.theory import IdealNetwork
 
 RECORDS = ("states", "outputs", "decoded", "noise")
@@ -32,35 +33,13 @@ RECORDS = ("states", "outputs", "decoded", "noise")
 _BLOCK = 10
 
 
-@runtime_checkable
-class Runnable(Protocol):
-    """What networks must offer to be run, as `networks.Network` and `theory.IdealNetwork` do: `S` of them at once."""
-
-    n_networks: int
-    n_units: int
-
-    def encode(self, f: Float[Tensor, "S B N_o"]) -> Float[Tensor, "S B N_r"]:
-        """Initial activity from that of the cells."""
-
-    def readout(self, r: Float[Tensor, "S *points N_r"]) -> Float[Tensor, "S *points N_o"]:
-        """Output."""
-
-    def __call__(
-        self, r: Float[Tensor, "S B N_r"], ds: Float[Tensor, "S B T N_in"], noise: Float[Tensor, "S B T N_r"]
-    ) -> Float[Tensor, "S B T N_r"]:
-        """Activity after each of `T` steps from the initial activity `r`."""
-
-    def __getitem__(self, index: slice) -> "Runnable":
-        """Some of the networks."""
-
-
 @dataclass(frozen=True)
 class Ensemble:
     """`S` networks with their task and settings. `ensemble[i]` is one network, `ensemble[i:j]` a smaller ensemble.
 
     `history`, `(S, tests, 2)`, holds test loss and decoding error along training; `squared_error`, `(S, tests)`, the
-    decoding error as the released code measures it, a mean square over coordinates. `sha256` names the file read.
-    `numbers` are those of the networks in the whole, by which they draw random numbers.
+    decoding error as the released code measures it, a mean square over coordinates. `sha256` names the file read, if
+    any. `numbers` are those of the networks in the whole, by which they draw random numbers; from 0 if left out.
     """
 
     experiment: Experiment
@@ -68,11 +47,11 @@ class Ensemble:
     network: Runnable
     history: Float[Tensor, "S tests 2"] | None = None
     squared_error: Float[Tensor, "S tests"] | None = None
-    sha256: str | None = None
-    numbers: range | None = None
+    sha256: str = ""
+    numbers: range = range(0)
 
     def __post_init__(self):
-        if self.numbers is None:
+        if not self.numbers:
             object.__setattr__(self, "numbers", range(len(self)))
 
     def __len__(self) -> int:
@@ -94,15 +73,17 @@ class Ensemble:
         return replace(self, task=copy.deepcopy(self.task).to(device), network=copy.deepcopy(self.network).to(device))
 
 
-@dataclass(frozen=True)
 class Phase:
-    """What was recorded of a phase; `s` is the true state where there is one. Entries not asked for are None."""
+    """What was recorded of a phase; `s` is the true state, awake. It has no entries but those asked for."""
 
-    s: Float[Tensor, "S B T d"] | None = None
-    states: Float[Tensor, "S B T N_r"] | None = None
-    outputs: Float[Tensor, "S B T N_o"] | None = None
-    decoded: Float[Tensor, "S B T d"] | None = None
-    noise: Float[Tensor, "S B T N_r"] | None = None
+    s: Float[Tensor, "S B T d"]
+    states: Float[Tensor, "S B T N_r"]
+    outputs: Float[Tensor, "S B T N_o"]
+    decoded: Float[Tensor, "S B T d"]
+    noise: Float[Tensor, "S B T N_r"]
+
+    def __init__(self, **recorded: Tensor):
+        vars(self).update(recorded)
 
 
 def untrained(experiment: Experiment, n_networks: int, generator: torch.Generator) -> Ensemble:
@@ -114,20 +95,20 @@ def untrained(experiment: Experiment, n_networks: int, generator: torch.Generato
 
 def join(ensembles: list[Ensemble]) -> Ensemble:
     """One ensemble of several with the same settings, all trained or none."""
-    first = ensembles[0]
+    first, network = ensembles[0], must_be(Network, ensembles[0].network)
     parameters = {
         name: torch.cat([getattr(e.network, name).detach() for e in ensembles])
-        for name, _ in first.network.named_parameters()
+        for name, _ in network.named_parameters()
     }
-    network = type(first.network)(parameters, first.network.tau, first.network.dt)
+    network = type(network)(parameters, network.tau, network.dt)
     cells = [next(e.task.cells.buffers()) for e in ensembles]
     preferred = torch.cat(cells) if cells[0].ndim == 3 else cells[0]
     return Ensemble(
         first.experiment,
         first.experiment.task.restore(network.n_networks, preferred),
         network,
-        None if first.history is None else torch.cat([e.history for e in ensembles]),
-        None if first.history is None else torch.cat([e.squared_error for e in ensembles]),
+        None if first.history is None else torch.cat([must_be(Tensor, e.history) for e in ensembles]),
+        None if first.history is None else torch.cat([must_be(Tensor, e.squared_error) for e in ensembles]),
     )
 
 
@@ -153,11 +134,12 @@ def ideal(
     task, n_cells = experiment.task.draw(1, generator), experiment.task.n_cells
     if D is None:
         normal = torch.randn(n_cells, n_cells, generator=generator, dtype=torch.float64, device=generator.device)
-        D = torch.linalg.qr(normal).Q
+        orthogonal: Tensor = torch.linalg.qr(normal).Q
+        D = orthogonal
     if D.shape != (n_cells, experiment.n_units):
         raise ValueError(f"expected a readout of shape {(n_cells, experiment.n_units)}, got {tuple(D.shape)}")
     if isinstance(task, PositionTask):
-        edge = experiment.task.motion.box / 2
+        edge = task.motion.box / 2
         axis = torch.linspace(-edge, edge, n_points, device=generator.device)
         s = torch.cartesian_prod(axis, axis)
     else:
@@ -192,7 +174,7 @@ def active(
     batch = ensemble.task.sample(n_trajectories, n_steps, generators)
     r = ensemble.network.encode(ensemble.task.cells.tuning(batch.s[:, :, 0]))
     phase = _run(ensemble, r, n_steps, batch.ds, noise_scale, generators, record, every)
-    return replace(phase, s=batch.s[:, :, every::every])
+    return Phase(s=batch.s[:, :, every::every], **vars(phase))
 
 
 @torch.no_grad()

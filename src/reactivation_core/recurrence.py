@@ -121,8 +121,10 @@ class ByHand(Recurrence):
         # Views of every step, as making them anew takes as long as a small step's arithmetic.
         self.x_at, self.r_at, self.eta_at = self.x.unbind(1), self.x[..., :N].unbind(1), self.eta.unbind(1)
         self.alpha = network.dt / network.tau
-        readout = HarmonicReadout if isinstance(task.cells, HeadDirectionCells) else Readout
-        self.readout = readout(network, task.cells, dtype)
+        if isinstance(task.cells, HeadDirectionCells):
+            self.readout = HarmonicReadout(network, task.cells, dtype)
+        else:
+            self.readout = Readout(network, task.cells, dtype)
 
     @torch.no_grad()
     def __call__(self, batch: Trajectories, sigma: float) -> Tensor:

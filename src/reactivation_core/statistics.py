@@ -58,7 +58,7 @@ def departure(samples: Float[ndarray, " n"], law: scipy.stats.distributions.rv_f
     """Distances of samples on a line from a law of `scipy.stats`. The divergence is less the entropy, estimated from
     the spacings of the ordered samples, and less the mean log density. Of independent draws of the law itself neither
     is 0."""
-    divergence = -scipy.stats.differential_entropy(samples) - law.logpdf(samples).mean()
+    divergence = -scipy.stats.differential_entropy(samples) - law.logpdf(samples).mean()  # pyright: ignore[reportAttributeAccessIssue]
     return Departure(float(scipy.stats.kstest(samples, law.cdf).statistic), float(divergence))
 
 

@@ -52,7 +52,7 @@ def save(ensemble: Ensemble, folder: Path, **metadata: str) -> Path:
         ValueError: if the ensemble is not trained, or a value is not finite, or too large for float16.
         OSError: if the folder cannot be written, or the disk is full; the previous file is then intact.
     """
-    if ensemble.history is None:
+    if ensemble.history is None or ensemble.squared_error is None:
         raise ValueError("expected a trained ensemble, got one without a history; nothing was written")
     path = folder / f"{ensemble.experiment.name}.safetensors"
     tensors = {name: value.detach().half() for name, value in ensemble.network.named_parameters()}

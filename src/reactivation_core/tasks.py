@@ -7,7 +7,7 @@ Source: Krishna et al. (2024), Sections 2.1 and 3.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import SupportsIndex
+from typing import SupportsIndex, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,19 @@ from reactivation_core import circular
 from reactivation_core.cells import HeadDirectionCells, PlaceCells
 from reactivation_core.streams import spawn
 from reactivation_core.trajectories import Animal, Head, Trajectories
+
+_T = TypeVar("_T")
+
+
+def must_be(kind: type[_T], value: object) -> _T:
+    """A value that is of a kind, without which what is asked has no answer.
+
+    Raises:
+        ValueError: if it is of another.
+    """
+    if not isinstance(value, kind):
+        raise ValueError(f"expected {kind.__name__}, got {type(value).__name__}")
+    return value
 
 
 def part(index: SupportsIndex | slice, n_networks: int) -> slice:
@@ -77,6 +90,8 @@ class PositionTask(Task):
     """Track the position of the animal, reported by place cells; errors are distances in metres."""
 
     n_inputs = 2
+    motion: Animal
+    cells: PlaceCells
 
     def error(self, decoded: Float[Tensor, "*shape 2"], s: Float[Tensor, "*shape 2"]) -> Float[Tensor, "*shape"]:
         """Distance between the decoded and the true position, in metres."""
@@ -91,6 +106,8 @@ class HeadDirectionTask(Task):
     """Track the bearing of the head, reported by head-direction cells; errors are arcs in radians."""
 
     n_inputs = 1
+    motion: Head
+    cells: HeadDirectionCells
 
     def error(self, decoded: Float[Tensor, "*shape 1"], s: Float[Tensor, "*shape 1"]) -> Float[Tensor, "*shape"]:
         """Arc between the decoded and the true bearing, in radians."""

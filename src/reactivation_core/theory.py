@@ -26,9 +26,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from reactivation_core.networks import Runnable
+
 
 class Density(nn.Module, ABC):
-    r"""A density $p(r)$ of activity with its score $\nabla \log p(r)$."""
+    r"""A density $p(r)$ of activity with its score $\nabla \log p(r)$; `v` is the variance of the noise in it."""
+
+    v: float
 
     @abstractmethod
     def log_prob(self, r: Float[Tensor, "*shape N"]) -> Float[Tensor, "*shape"]:
@@ -55,6 +59,8 @@ class Gaussian(Density):
     Raises:
         ValueError: for a variance below 0 or not finite, or no noise.
     """
+
+    variance: Float[Tensor, " N"]
 
     def __init__(self, signal: Float[Tensor, " N"], v: float):
         super().__init__()
@@ -91,6 +97,10 @@ class Mixture(Density):
     Raises:
         ValueError: for weights below 0, not finite, or all 0, or no noise.
     """
+
+    points: Float[Tensor, "J N"]
+    weights: Float[Tensor, " J"]
+    offset: Float[Tensor, " J"]
 
     def __init__(self, points: Float[Tensor, "J N"], v: float, weights: Float[Tensor, " J"] | None = None):
         super().__init__()
@@ -364,7 +374,7 @@ def readout_floor(D: Float[Tensor, "S N_o N_r"], v: float) -> Float[Tensor, " S"
     return v * D.square().sum((1, 2))
 
 
-class IdealNetwork(nn.Module):
+class IdealNetwork(Runnable):
     r"""The network that *is* Eq. (18), for states on a set of points.
 
     It takes the state for one of the `J` points $s_j$, and knows which from $r$ alone. Its step,
@@ -384,6 +394,8 @@ class IdealNetwork(nn.Module):
     """
 
     n_networks = 1
+    s: Float[Tensor, "J d"]
+    tangents: Float[Tensor, "d J N_r"]
     # Share of the way to the denoised state that a step goes.
     leak = 1.0
 
@@ -412,6 +424,7 @@ class IdealNetwork(nn.Module):
 
     def step(self, r: Tensor, ds: Float[Tensor, "*shape d"], noise: Float[Tensor, "*shape N_r"] | float) -> Tensor:
         r"""Activity after one step, with `noise` the term $\sigma\,\eta$."""
+        r = r.double()
         posterior = self.density.posterior(r)
         r = torch.lerp(r, posterior @ self.density.points, self.leak) + noise
         for axis, tangents in zip(ds.double().unbind(-1), self.tangents, strict=True):
@@ -428,14 +441,6 @@ class IdealNetwork(nn.Module):
         r"""Covariance $v\,G(s_j)^{-1}$, $G = m'^\top m'$, by which one step's noise moves the estimate of the state, to
         first order in $v$."""
         return self.density.v * torch.linalg.inv(torch.einsum("ajn,bjn->jab", self.tangents, self.tangents))
-
-    def forward(self, r: Tensor, ds: Float[Tensor, "1 B T d"], noise: Float[Tensor, "1 B T N_r"]) -> Tensor:
-        """Activity after each of `T` steps, `(1, B, T, N_r)`."""
-        states = []
-        for t in range(ds.shape[2]):
-            r = self.step(r.double(), ds[:, :, t], noise[:, :, t])
-            states.append(r)
-        return torch.stack(states, 2)
 
 
 class LeakyIdealNetwork(IdealNetwork):

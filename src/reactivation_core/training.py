@@ -22,9 +22,11 @@ from torch import Tensor
 
 from reactivation_core import noise, store
 from reactivation_core.experiments import Experiment
+from reactivation_core.networks import Network
 from reactivation_core.phases import Ensemble, active, join
 from reactivation_core.recurrence import RECURRENCES, Readable
 from reactivation_core.streams import stream
+from reactivation_core.tasks import must_be
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -92,10 +94,11 @@ def train(
         keep_freed_memory()
     initial = (experiment.draw(1, stream(seed, i, _INITIAL, 0, device=device)) for i in networks)
     ensemble = join([Ensemble(experiment, *drawn) for drawn in initial])
-    parameters = dict(ensemble.network.named_parameters())
+    network = must_be(Network, ensemble.network)
+    parameters = dict(network.named_parameters())
     adam = torch.optim.Adam(parameters.values(), lr=experiment.learning_rate, capturable=device == "cuda")
-    recurrence = RECURRENCES.get(type(ensemble.network), Readable)(
-        ensemble.network, ensemble.task, experiment.batch_size, experiment.n_steps, PRECISIONS[precision]
+    recurrence = RECURRENCES.get(type(network), Readable)(
+        network, ensemble.task, experiment.batch_size, experiment.n_steps, PRECISIONS[precision]
     )
     # The buffers that every batch is read from, as a CUDA graph must; of this draw only the shapes are used.
     batch = ensemble.task.sample(experiment.batch_size, experiment.n_steps, torch.Generator(device))
@@ -132,9 +135,9 @@ def train(
                         noise.LAWS[experiment.noise](eta, experiment.dt, generator)
                 losses = update()
             done += block
-            for network, loss in zip(networks, losses.tolist(), strict=True):
+            for i, loss in zip(networks, losses.tolist(), strict=True):
                 if not math.isfinite(loss):
-                    raise FloatingPointError(f"the training loss of network {network} is {loss} after {done} batches")
+                    raise FloatingPointError(f"the training loss of network {i} is {loss} after {done} batches")
             if done % TEST_EVERY == 0 or done == experiment.n_batches:
                 tests = torch.cat((tests, torch.cat(test(ensemble, seed, networks[0]))[None]))
             progress(block, losses.mean().item())
@@ -158,8 +161,8 @@ class Run:
 
     def train(self, networks: range, progress: Progress = lambda name, batches, loss: None) -> Ensemble:
         """Train one of the groups, to its checkpoint."""
-        checkpoint, progress = self._checkpoint(networks), partial(progress, self.name(networks))
-        return train(self.experiment, networks, checkpoint, self.seed, self.precision, self.device, progress)
+        checkpoint, report = self._checkpoint(networks), partial(progress, self.name(networks))
+        return train(self.experiment, networks, checkpoint, self.seed, self.precision, self.device, report)
 
     def name(self, networks: range) -> str:
         """The name of a group."""
@@ -202,7 +205,7 @@ class Run:
             store.save(ensemble, self.folder, device=self.device, **self._header)
         for group in groups:
             self._checkpoint(group).unlink(missing_ok=True)
-        return self.path, ensemble.history[:, -1, 0].tolist()
+        return self.path, must_be(Tensor, ensemble.history)[:, -1, 0].tolist()
 
     @property
     def _header(self) -> dict[str, str]:
@@ -267,7 +270,8 @@ def _resume(path, made_by, parameters, adam, n_batches) -> tuple[Tensor, int]:
         tensors, header = store.unpack(store.read(path))
         _expect(made_by, header)
         done = int(header.get("batches", ""))
-        shapes = {"tests": (done // TEST_EVERY + (done == n_batches and done % TEST_EVERY > 0), n_results)}
+        n_tests = done // TEST_EVERY + (done == n_batches and done % TEST_EVERY > 0)
+        shapes: dict[str, tuple[int, ...]] = {"tests": (n_tests, n_results)}
         for name, value in parameters.items():
             shapes |= dict.fromkeys(
                 (f"parameter.{name}", f"adam.{name}.exp_avg", f"adam.{name}.exp_avg_sq"), tuple(value.shape)

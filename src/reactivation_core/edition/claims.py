@@ -10,7 +10,7 @@ import json
 import tomllib
 from collections import Counter
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import ValidationError
 
@@ -114,7 +114,7 @@ def results(chapter: str) -> Results | None:
         raise ValueError(f"{path}: {problems(error)}") from None
 
 
-def record(name: str) -> dict[str, object]:
+def record(name: str) -> dict[str, Any]:
     """What a benchmark measured, from `data/results/NAME.json`."""
     return json.loads((RESULTS / f"{name}.json").read_text())
 
@@ -131,7 +131,7 @@ def verdict(claim: Claim, measurement: Measurement | None) -> Verdict:
     return "holds" if beyond else "reproduced"
 
 
-def scorecard() -> list[dict[str, object]]:
+def scorecard() -> list[dict[str, Any]]:
     """Every claim with its value, 95 % interval and verdict for the paper's noise, and in `uniform` for that of the
     released code, None where that was not measured."""
     found = {}
@@ -150,14 +150,14 @@ def scorecard() -> list[dict[str, object]]:
     return entries
 
 
-def _standing(claim: Claim, measurement: Measurement | None) -> dict[str, object]:
+def _standing(claim: Claim, measurement: Measurement | None) -> dict[str, Any]:
     value, interval, unit = None, None, ""
     if measurement:
         value, interval, unit = measurement.mean, [measurement.low, measurement.high], measurement.unit
     return {"value": value, "interval": interval, "unit": unit, "verdict": verdict(claim, measurement)}
 
 
-def summary(entries: list[dict[str, object]]) -> str:
+def summary(entries: list[dict[str, Any]]) -> str:
     """How many claims have which verdict, in one line."""
     parts = []
     for section, what in (("paper", "claims"), ("beyond", "predictions beyond the paper")):

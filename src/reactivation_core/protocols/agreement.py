@@ -19,7 +19,7 @@ Source: Miyasawa (1961), Raphan and Simoncelli (2011), Efron (2011); Stein (1981
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from reactivation_core.manifolds import Manifold, Plane, Ring
 from reactivation_core.networks import GRU
 from reactivation_core.phases import Ensemble
 from reactivation_core.streams import spawn
+from reactivation_core.tasks import must_be
 
 # Directions of displacements, those of `directions`; and their sizes, in standard deviations of a step's noise.
 WAYS = ("along", "across", "within span", "amplitude")
@@ -123,7 +124,7 @@ class Denoiser:
         self.B = torch.linalg.solve(gram, hidden.T @ (-noise[:n] - self._estimate("manifold", r[:n], m[:n])))
         u = {kind: self._estimate(kind, r[n:], m[n:]) for kind in ("normal", "manifold", "features")}
         self.losses = {kind: denoising_loss(x, noise[n:]) for kind, x in u.items()}
-        self.kind = min(self.losses, key=self.losses.get)
+        self.kind = min(self.losses, key=lambda kind: self.losses[kind])
         self.factor = -_inner(u[self.kind], noise[n:]) / _inner(u[self.kind], u[self.kind])
 
     def _estimate(self, kind: str, r: Tensor, m: Tensor) -> Tensor:
@@ -381,15 +382,16 @@ def places(x: Observed) -> Places:
     """What is asked of the position task alone."""
     density = densities.KernelDensity(x.s.double().numpy())
     # A quarter of the states will do for what is small, and slow to compute.
-    gradient = x.v * x.manifold.score_along(density, x.s[::4])
+    manifold = must_be(Plane, x.manifold)
+    gradient = x.v * manifold.score_along(density, x.s[::4])
     readout = x.ensemble.network.D.reshape(-1, x.test.r.shape[1])
-    literal = theory.minimum_norm(readout, x.manifold.asked(x.test.s, x.test.ds).to(x.score.dtype))
+    literal = theory.minimum_norm(readout, manifold.asked(x.test.s, x.test.ds).to(x.score.dtype))
     fit = regress(_change(x), x.score, literal)
     axis = torch.linspace(-1.0, 1.0, 11)
     grid = torch.cartesian_prod(axis, axis)
-    m, T = x.manifold(grid), x.manifold.tangents(grid)
+    m, T = manifold(grid), manifold.tangents(grid)
     G = torch.einsum("ani,bni->nab", T, T)
-    fields = (dynamics.step(x.ensemble, m) - m, x.v * x.manifold.score_along(density, grid))
+    fields = (dynamics.step(x.ensemble, m) - m, x.v * manifold.score_along(density, grid))
     return Places(
         agreement(x.split(x.centred[0])[0][::4], gradient).cosine,
         _rms(gradient),
@@ -439,10 +441,10 @@ class Update(NamedTuple):
 def update(x: Observed) -> Update:
     """Both terms of Eq. (18) in the update with input."""
     change, moved = _change(x), torch.einsum("ani,na->ni", x.tangents, x.test.ds.to(x.score.dtype))
-    both = regress(change, x.score, moved)
+    (beta_score, beta_change), explained = regress(change, x.score, moved)
     alone = (regress(change, term).explained for term in (x.score, moved))
     instead = (regress(change, term, moved).explained for term in (_other(x.score), -x.test.r, -x.distance))
-    return Update(*both.coefficients, both.explained, *alone, *instead)
+    return Update(beta_score, beta_change, explained, *alone, *instead)
 
 
 class Response(NamedTuple):
@@ -485,7 +487,8 @@ def response(x: Observed, n_displaced: int, n_follow: int, generator: torch.Gene
     taken = np.array([[displaced(unit, size) for size in SIZES] for unit in units])
     rest = drift(m)
     rest_along = manifolds.along(basis, rest)
-    return Response(np.array(left), *np.moveaxis(taken, -1, 0), _rms(rest_along), _rms(rest - rest_along))
+    shares, rms = np.moveaxis(taken, -1, 0), (_rms(rest_along), _rms(rest - rest_along))
+    return Response(np.array(left), *shares, rms_rest_along=rms[0], rms_rest_across=rms[1])
 
 
 class Examined(NamedTuple):
@@ -536,7 +539,7 @@ def examine(
     return Examined(np.array(leaks), *(_stack(group) for group in groups))
 
 
-def _stack(rows: tuple) -> tuple | None:
+def _stack(rows: tuple) -> Any:
     return type(rows[0])(*map(np.array, zip(*rows, strict=True))) if rows[0] else None
 
 

@@ -67,18 +67,11 @@ def denoising(
         sizes: numbers of samples for the regression; the samples are cut into blocks of each.
         factors: on the score's step, for loss and bound.
     """
-    return Denoising(
-        *map(
-            np.array,
-            zip(
-                *(_once(density, clean(n_samples), sizes, factors, generator) for _ in range(n_repeats)),
-                strict=True,
-            ),
-        )
-    )
+    found = [_once(density, clean(n_samples), sizes, factors, generator) for _ in range(n_repeats)]
+    return Denoising(**{name: np.array([one[name] for one in found]) for name in Denoising._fields})
 
 
-def _once(density, m, sizes, factors, generator) -> Denoising:
+def _once(density, m, sizes, factors, generator) -> dict[str, float | list[float]]:
     v, (n, N) = density.v, m.shape
     old, fresh = (math.sqrt(v) * torch.randn(m.shape, generator=generator, dtype=m.dtype) for _ in range(2))
     r = m + old
@@ -94,14 +87,14 @@ def _once(density, m, sizes, factors, generator) -> Denoising:
     def square(x):
         return x.square().sum(-1).mean().item()
 
-    return Denoising(
-        regression=[regression(size) for size in sizes],
-        removed=1 - square(step + old) / square(old),
-        added=square(step + fresh) / square(fresh) - 1,
-        chance=explained_by_tile(fresh.numpy(), tile, kept) / (N * v),
-        loss=[(a * step + old + fresh).norm(dim=-1).mean().item() for a in factors],
-        bound=[math.sqrt(square(a * step + old) + N * v) for a in factors],
-    )
+    return {
+        "regression": [regression(size) for size in sizes],
+        "removed": 1 - square(step + old) / square(old),
+        "added": square(step + fresh) / square(fresh) - 1,
+        "chance": explained_by_tile(fresh.numpy(), tile, kept) / (N * v),
+        "loss": [(a * step + old + fresh).norm(dim=-1).mean().item() for a in factors],
+        "bound": [math.sqrt(square(a * step + old) + N * v) for a in factors],
+    }
 
 
 def removable(density: theory.Density) -> float:

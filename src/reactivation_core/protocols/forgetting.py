@@ -16,6 +16,7 @@ Source: Gelman and Rubin (1992); Krishna et al. (2024), Section 2.4.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,7 +39,7 @@ class Waking(NamedTuple):
     """What sleep is compared with: a density of decoded states for each network, the decoded states that this density
     leaves out, and means over runs and steps of the norm and of the cosine with a bump."""
 
-    density: list[AnyDensity]
+    density: Sequence[AnyDensity]
     left_out: Float[ndarray, "S n T d"]
     variance: Float[ndarray, " S"]
     norm: Float[ndarray, " S"]
@@ -113,7 +114,7 @@ def sleep(
 
 def windows(
     path: Float[ndarray, "S B T d"],
-    density: list[AnyDensity],
+    density: Sequence[AnyDensity],
     length: int,
     generator: np.random.Generator,
     n: int = 2500,

@@ -27,9 +27,11 @@ from numpy import ndarray
 from torch import Tensor
 
 from reactivation_core import dynamics, noise, phases
-from reactivation_core.networks import GRU
+from reactivation_core.manifolds import Plane
+from reactivation_core.networks import GRU, Network
 from reactivation_core.phases import Ensemble
 from reactivation_core.protocols.spreading import Places
+from reactivation_core.tasks import must_be
 
 Gates = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -59,7 +61,8 @@ def hold(network: GRU, held: str, quiet: Tensor, r: Tensor) -> tuple[Tensor, Ten
     for all copies of a run."""
     quiet = quiet.repeat_interleave(r.shape[1] // quiet.shape[1], 1)
     pairs = zip("zg", gates(network, quiet), gates(network, r), strict=True)
-    return tuple(there if name in held else here for name, there, here in pairs)
+    z, g = (there if name in held else here for name, there, here in pairs)
+    return z, g
 
 
 def level(network: GRU, r: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,8 +93,10 @@ def copies(
     still, law = r.new_zeros(*r.shape[:2], ensemble.task.n_inputs), noise.LAWS[experiment.noise]
     for clean in path[:-1]:
         xi = math.sqrt(c) * experiment.sigma * law(torch.empty_like(r), experiment.dt, generator)
-        made = (choose(r, clean[None]),) if choose else ()
-        r = network.step(r, still, xi, *made)
+        if choose:
+            r = must_be(GRU, network).step(r, still, xi, choose(r, clean[None]))
+        else:
+            r = network.step(r, still, xi)
         states.append(r[0].unflatten(0, (-1, n_copies)))
     return torch.stack(states)
 
@@ -103,7 +108,7 @@ def held_at_place(ensemble: Ensemble, places: Places, held: str) -> Gates:
     def choose(r, clean):
         m, n = places.manifold, r.shape[1] // clean.shape[1]
         off = (clean[0] - m(places(clean)[0])).repeat_interleave(n, 0)
-        return hold(ensemble.network, held, (m(places(r)[0]) + off)[None], r)
+        return hold(must_be(GRU, ensemble.network), held, (m(places(r)[0]) + off)[None], r)
 
     return choose
 
@@ -147,7 +152,7 @@ def follow(
 
 
 @torch.no_grad()
-def kept_by_leak(network: torch.nn.Module, states: Float[Tensor, "B T N"], weights: Float[Tensor, " N"]) -> float:
+def kept_by_leak(network: Network, states: Float[Tensor, "B T N"], weights: Float[Tensor, " N"]) -> float:
     """Mean square, along directions with these squared `weights`, of unit noise in units that only leak, at the gates
     of a run of one network; mean over steps and runs."""
     alpha, u, total = network.dt / network.tau, torch.ones_like(states[:, 0]), 0.0
@@ -174,16 +179,17 @@ class Rest(NamedTuple):
 def rest(ensemble: Ensemble, places: Places, n_starts: int, n_steps: int, generator: torch.Generator) -> Rest:
     """Runs without noise from points of the manifold, the last 500 steps in double precision. At rest is what is
     within $10^{-5}$ of its candidate, relative to its norm, and has a norm within a factor of two of clean waking."""
-    exact = replace(ensemble, network=copy.deepcopy(ensemble.network).double())
+    network = copy.deepcopy(must_be(GRU, ensemble.network)).double()
+    exact = replace(ensemble, network=network)
     begin = places.draw(n_starts, generator)
     r = places.manifold(begin)
     for k in range(0, n_steps, 100):
         one, r = (exact, r.double()) if k >= n_steps - 500 else (ensemble, r)
         r = dynamics.flow(one, r, 100)[-1]
-    z, _ = gates(exact.network, r[None])
-    apart = (dynamics.step(exact, r) - r) / (exact.network.dt / exact.network.tau * (1 - z[0]))
+    z, _ = gates(network, r[None])
+    apart = (dynamics.step(exact, r) - r) / (network.dt / network.tau * (1 - z[0]))
     still = (apart.norm(dim=-1) < 1e-5 * r.norm(dim=-1)).numpy()
-    norm = (r.norm(dim=-1) / places.manifold.norm).numpy()
+    norm = (r.norm(dim=-1) / must_be(Plane, places.manifold).norm).numpy()
     A = dynamics.jacobian(exact, r[np.argsort(~still, kind="stable")[:3].copy()])
     modulus = float(torch.linalg.eigvals(A).abs().max())
     at_rest = still & (norm > 0.5) & (norm < 2)

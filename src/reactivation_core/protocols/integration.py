@@ -12,8 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from reactivation_core import noise
+from reactivation_core.networks import Network
 from reactivation_core.phases import Ensemble
 from reactivation_core.streams import spawn
+from reactivation_core.tasks import must_be
 
 
 @torch.no_grad()
@@ -30,7 +32,7 @@ def track(
         ds: inputs; each is given anew in all `parts` of its time step.
         parts: steps of the network in a time step of the input.
     """
-    experiment, network = ensemble.experiment, ensemble.network
+    experiment, network = ensemble.experiment, must_be(Network, ensemble.network)
     parameters = {name: value.detach() for name, value in network.named_parameters()}
     network = type(network)(parameters, network.tau, network.dt / parts)
     law, streams = noise.LAWS[experiment.noise], spawn(generator, ensemble.numbers)

@@ -17,7 +17,9 @@ from numpy import ndarray
 from torch import Tensor
 
 from reactivation_core import phases
+from reactivation_core.networks import Network
 from reactivation_core.phases import Ensemble
+from reactivation_core.tasks import must_be
 
 
 @torch.no_grad()
@@ -36,8 +38,8 @@ def strong_errors(
         finest: of the reference.
         seconds: length of the run.
     """
-    experiment = ensemble.experiment
-    weights = {name: value.double() for name, value in ensemble.network.named_parameters()}
+    experiment, network = ensemble.experiment, must_be(Network, ensemble.network)
+    weights = {name: value.double() for name, value in network.named_parameters()}
     start = phases.starts(ensemble, n_trajectories, generator).double()
     S, B, N = start.shape
     n_steps = round(seconds / experiment.dt)
@@ -45,7 +47,7 @@ def strong_errors(
     fine *= experiment.sigma * math.sqrt(experiment.dt / finest)
 
     def end(n: int) -> Tensor:
-        refined = type(ensemble.network)(weights, experiment.tau, experiment.dt / n)
+        refined = type(network)(weights, experiment.tau, experiment.dt / n)
         r, still = start, start.new_zeros(S, B, ensemble.task.n_inputs)
         for noise in fine.unflatten(2, (n_steps * n, finest // n)).sum(3).unbind(2):
             r = refined.step(r, still, noise)

@@ -86,7 +86,7 @@ def autoregression(n: int, T: int, rho: float, rng: np.random.Generator) -> Floa
     """Stationary normal paths in the plane, each coordinate with correlation `rho` from step to step."""
     noise = rng.standard_normal((2, n, T))
     noise[:, :, 1:] *= np.sqrt(1 - rho**2)
-    return np.moveaxis(scipy.signal.lfilter([1], [1, -rho], noise), 0, -1)
+    return np.stack(scipy.signal.lfilter([1], [1, -rho], noise), -1)
 
 
 def density(law: str, n: int, T: int, rho: float, rng: np.random.Generator) -> KernelDensity:
@@ -103,7 +103,8 @@ class Known(NamedTuple):
 
 def known(n: int, T_asleep: int, T_awake: int, rho: float, n_repeats: int, rng: np.random.Generator) -> Known:
     """Every case, its first law seen in `n` paths of `T_asleep` steps and its second in paths of `T_awake`."""
-    values, pairs = {case.law: [] for case in CASES}, {}
+    values = {case.law: [] for case in CASES}
+    pairs: dict[str, tuple[KernelDensity, KernelDensity]] = {}
     for _ in range(n_repeats):
         q = {law: density(law, n, T_awake, rho, rng) for law in ("normal", "uniform")}
         for law, against, _ in CASES:

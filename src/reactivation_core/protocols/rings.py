@@ -19,7 +19,9 @@ from torch import Tensor
 
 from reactivation_core import phases
 from reactivation_core import statistics as stats
+from reactivation_core.cells import HeadDirectionCells
 from reactivation_core.phases import Ensemble
+from reactivation_core.tasks import must_be
 
 
 class Rings(NamedTuple):
@@ -63,7 +65,7 @@ def returns(
         start: activity.
         laps, per_lap: full turns, of so many steps each, that the input makes.
     """
-    network, angles = ensemble.network, ensemble.task.cells.angles
+    network, angles = ensemble.network, must_be(HeadDirectionCells, ensemble.task.cells).angles
     B, T = start.shape[1], laps * per_lap
     ds = start.new_full((1, B, T, 1), 2 * math.pi / per_lap)
     r = network(start, ds, start.new_zeros(1, B, T, start.shape[-1]))[0]

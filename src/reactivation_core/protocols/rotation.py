@@ -20,8 +20,10 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from reactivation_core import circular, phases
+from reactivation_core.cells import HeadDirectionCells
 from reactivation_core.phases import Ensemble, Phase
 from reactivation_core.statistics import population_vector
+from reactivation_core.tasks import must_be
 
 
 class Turns(NamedTuple):
@@ -36,12 +38,13 @@ class Turns(NamedTuple):
 
 def turns(ensemble: Ensemble, phase: Phase) -> Turns:
     """Turns of a phase with "decoded" and "outputs" recorded."""
-    vector = population_vector(phase.outputs.numpy(), ensemble.task.cells.angles.numpy())
+    angles = must_be(HeadDirectionCells, ensemble.task.cells).angles
+    vector = population_vector(phase.outputs.numpy(), angles.numpy())
     return Turns(
         circular.turns(phase.decoded[..., 0]).numpy(),
         circular.turns(torch.from_numpy(vector)).numpy(),
         np.abs(np.exp(1j * phase.decoded[:, :, -1, 0].numpy()).mean(1)),
-        None if phase.s is None else circular.turns(phase.s[..., 0]).numpy(),
+        circular.turns(phase.s[..., 0]).numpy() if hasattr(phase, "s") else None,
     )
 
 

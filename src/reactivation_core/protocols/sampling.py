@@ -24,6 +24,7 @@ from torch import Tensor
 
 from reactivation_core import circular, phases, theory
 from reactivation_core.phases import Ensemble
+from reactivation_core.tasks import must_be
 
 # Concentration of the von Mises densities.
 KAPPA = 1.0
@@ -223,7 +224,8 @@ def ring_asleep(
     ensemble: Ensemble, c: float, n_repeats: int, n_chains: int, block: int, n_blocks: int, generator: torch.Generator
 ) -> RingAsleep:
     """Put an ideal network to sleep at the bearing 0, with `c` times the noise variance of waking."""
-    network, tuning, v = ensemble.network, ensemble.task.cells.tuning, ensemble.network.density.v
+    network, tuning = must_be(theory.IdealNetwork, ensemble.network), ensemble.task.cells.tuning
+    v = network.density.v
     r = network.encode(tuning(torch.zeros(1, n_repeats * n_chains, 1)))
     correlation, squared_step = [], []
     for _ in range(n_blocks):

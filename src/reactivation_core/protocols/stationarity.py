@@ -68,10 +68,10 @@ def stationarity(
     first, all_steps = (
         np.array([np.histogram(x, edges)[0] for x in of]) for of in (distance[..., 1], distance[..., 1:])
     )
-    compared = [_compare(*of, steps, rng) for of in s.reshape(n_samples, 2, n_positions, -1, 2)]
+    compared = [_compare(one, other, steps, rng) for one, other in s.reshape(n_samples, 2, n_positions, -1, 2)]
     floor, at, late = (np.array(of) for of in zip(*compared, strict=True))
     near = (distance[..., steps] < NEAR).mean(1)
-    return Stationarity(floor, at, late, scipy.stats.entropy(first, all_steps, axis=1), near)
+    return Stationarity(floor, at, late, np.asarray(scipy.stats.entropy(first, all_steps, axis=1)), near)
 
 
 def _compare(one: ndarray, other: ndarray, steps: list[int], rng: np.random.Generator) -> tuple[float, list, float]:

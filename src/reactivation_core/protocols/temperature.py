@@ -84,7 +84,7 @@ def across(clean: Float[ndarray, "S B T N"]) -> list[Float[ndarray, "k N"]]:
     for states in clean:
         basis = statistics.principal_components(states.reshape(-1, states.shape[-1]))
         n_along = np.searchsorted(basis.explained_variance_ratio_.cumsum(), 0.99) + 1
-        found.append(basis.components_[n_along:])
+        found.append(basis.components_[n_along:])  # pyright: ignore[reportOptionalSubscript]
     return found
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from reactivation_core import theory
 from reactivation_core.phases import Ensemble
+from reactivation_core.tasks import must_be
 
 
 class Distances(NamedTuple):
@@ -30,7 +31,8 @@ class Distances(NamedTuple):
 @torch.no_grad()
 def distances(ensemble: Ensemble, n_trajectories: int, n_steps: int, generator: torch.Generator) -> Distances:
     """Run an ideal network on a ring on the same changes with and without its denoiser."""
-    network, tuning, v = ensemble.network, ensemble.task.cells.tuning, ensemble.network.density.v
+    network, tuning = must_be(theory.IdealNetwork, ensemble.network), ensemble.task.cells.tuning
+    v = network.density.v
     walk = ensemble.task.sample(n_trajectories, n_steps, generator)
     target = network.encode(tuning(walk.s))[0]
     found = []
@@ -44,4 +46,4 @@ def distances(ensemble: Ensemble, n_trajectories: int, n_steps: int, generator: 
         found.append(torch.stack(path, 1))
     tangents = network.encode(torch.func.jvp(tuning, (walk.s[:, :, :-1],), (walk.ds,))[1])[0]
     shortfall = (target[:, 1:] - target[:, :1] - tangents.cumsum(1)).square().sum(-1)
-    return Distances(*found, shortfall)
+    return Distances(*found, shortfall=shortfall)

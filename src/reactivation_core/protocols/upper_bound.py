@@ -49,7 +49,7 @@ def situations(
     if isinstance(ensemble.task, HeadDirectionTask):
         ds = circular.wrap(ds)
     cells = copy.deepcopy(ensemble.task.cells).double()
-    f, change = torch.func.jvp(cells.tuning, (s,), (ds,))
+    f, change = torch.func.jvp(cells.tuning, (s,), (ds,))[:2]
     still, moved = advance(ensemble, r), advance(ensemble, r, ds)
     return Situations(f, cells.tuning(s + ds), change, *(x.double() for x in (r, still - r, moved - still)))
 
@@ -74,7 +74,7 @@ def chain(ensemble: Ensemble, at: Situations, n_noise: int, generator: torch.Gen
         bounds = []
         for now in zip(*(part.unbind(1) for part in parts), strict=True):
             noise = torch.randn(n_noise, *now[3].shape, generator=stream, dtype=D.dtype)
-            bounds.append(theory.bounds(D, *now, sd * noise))
+            bounds.append(theory.bounds(D, *now, noise=sd * noise))
         networks.append([torch.stack(expression, -1) for expression in zip(*bounds, strict=True)])
     return theory.Bounds(*(torch.stack(expression) for expression in zip(*networks, strict=True)))
 

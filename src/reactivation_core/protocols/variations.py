@@ -10,16 +10,20 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
+from torch import Tensor
 
 from reactivation_core import densities, phases, statistics
+from reactivation_core.cells import PlaceCells
+from reactivation_core.experiments import PositionSettings
 from reactivation_core.phases import Ensemble
-from reactivation_core.tasks import PositionTask
+from reactivation_core.tasks import PositionTask, must_be
 
 
 def on_motion(ensemble: Ensemble, **changes: float) -> Ensemble:
     """The same networks and place cells, and an animal with some settings changed."""
-    settings = ensemble.experiment.vary(task={"motion": changes}).task
-    return replace(ensemble, task=settings.restore(len(ensemble), ensemble.task.cells.centres))
+    settings = must_be(PositionSettings, ensemble.experiment.vary(task={"motion": changes}).task)
+    cells = must_be(PlaceCells, ensemble.task.cells)
+    return replace(ensemble, task=settings.restore(len(ensemble), cells.centres))
 
 
 class Staying(NamedTuple):
@@ -68,7 +72,7 @@ def summary(
     norm_awake, norm_asleep = (of.states[:, :, -1].norm(dim=-1).mean(1).numpy() for of in (awake, asleep))
     quiescent, active = (densities.kernel(of.decoded.numpy()) for of in (asleep, awake))
     return Summary(
-        loss=(ensemble.history[:, -1, 0] / ensemble.task.silence(awake.s)).numpy(),
+        loss=(must_be(Tensor, ensemble.history)[:, -1, 0] / ensemble.task.silence(awake.s)).numpy(),
         error=ensemble.task.error(awake.decoded, awake.s).mean((1, 2)).numpy(),
         norm_awake=norm_awake,
         norm_asleep=norm_asleep,
