@@ -256,16 +256,18 @@ def _run(ensemble, r, n_steps, ds, noise_scale, generators, record, every) -> Ph
     if ds is None:
         ds = r.new_zeros(1, 1, 1, task.n_inputs).expand(S, B, n_steps, -1)
     kept: dict[str, Tensor] = {}
-    length = math.lcm(_BLOCK, every)
-    for begin in range(0, n_steps, length):
-        end = min(begin + length, n_steps)
+    for begin in range(0, n_steps, _BLOCK):
+        end = min(begin + _BLOCK, n_steps)
         eta = r.new_zeros(S, end - begin, B, N)
         if sigma > 0:
             noise.each(law, eta, experiment.dt, generators).mul_(sigma)
         eta = eta.transpose(1, 2)
         states = network(r, ds[:, :, begin:end], eta)
         r = settle(states[:, :, -1])
-        block = {"states": states[:, :, every - 1 :: every], "noise": eta[:, :, every - 1 :: every]}
+        first = -(begin + 1) % every
+        if begin + first >= end:
+            continue
+        block = {"states": states[:, :, first::every], "noise": eta[:, :, first::every]}
         if record & {"outputs", "decoded"}:
             block["outputs"] = network.readout(block["states"])
         if "decoded" in record:
