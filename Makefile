@@ -22,7 +22,7 @@ test: .venv/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
-	$(BIN)/pytest --nbval -n auto --maxprocesses 4 --dist loadscope
+	$(BIN)/pytest --nbval -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/training.py

@@ -1,16 +1,30 @@
 """Fixtures shared by the tests: small experiments and ensembles, made like the paper's."""
 
+import csv
 from dataclasses import replace
 
 import pytest
 import torch
 
 from reactivation_core import experiments
+from reactivation_core.edition.execution import STATUS
 from reactivation_core.phases import untrained
 
 
 def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", help="where the tests that compare a device with the CPU compute")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest first, so that no process is left alone with a long chapter at the end."""
+    with STATUS.open() as file:
+        seconds = {row["chapter"]: float(row["processor seconds"]) for row in csv.DictReader(file)}
+
+    def length(item):
+        chapter = "/".join(item.path.with_suffix("").parts[-2:])
+        return seconds.get(chapter, 60.0 if item.get_closest_marker("slow") else 0.0)
+
+    items.sort(key=length, reverse=True)
 
 
 @pytest.fixture
