@@ -144,3 +144,21 @@ def test_every_page_is_whole(site, browser):
             elif anchor and target in pages and anchor not in pages[target]["ids"]:
                 problems.append(f"{name}: dead link to {target}#{anchor}")
     assert not problems, "\n".join(problems)
+
+
+def test_the_scorecard_shows_what_is_chosen(site, browser):
+    page = browser.new_page()
+    page.goto(site[0] + "verdict/scorecard.html", wait_until="load")
+    card = page.locator(".scorecard").first
+    part, verdict = card.locator("select").all()
+    rows, tables = card.locator("tbody tr:visible"), card.locator(".part:visible")
+    everything = rows.count(), tables.count()
+    verdict.select_option("undecided")
+    assert 0 < rows.count() < everything[0] and 0 < tables.count() < everything[1]
+    assert {text.strip() for text in rows.locator("td:last-child").all_inner_texts()} == {"~ undecided"}
+    verdict.select_option("all")
+    part.select_option("theory")
+    assert 0 < tables.count() < everything[1]
+    part.select_option("all")
+    assert (rows.count(), tables.count()) == everything
+    page.close()

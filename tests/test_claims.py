@@ -62,30 +62,97 @@ def reference(data, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("test", "interval", "expected"),
+    ("test", "values", "expected"),
     [
-        ("below", (0.5, 0.4, 0.6), "reproduced"),
-        ("below", (0.9, 0.7, 1.1), "partly"),
-        ("below", (1.1, 0.9, 1.3), "not reproduced"),
-        ("above", (1.5, 1.4, 1.6), "reproduced"),
-        ("above", (1.1, 0.9, 1.3), "partly"),
-        ("above", (0.9, 0.7, 1.1), "not reproduced"),
+        ("below", (0.4, 0.5, 0.6), "reproduced"),
+        ("below", (0.6, 0.9, 1.0), "undecided"),
+        ("below", (0.9, 1.1, 1.2), "undecided"),
+        ("below", (1.4, 1.5, 1.6), "not reproduced"),
+        ("above", (1.4, 1.5, 1.6), "reproduced"),
+        ("above", (0.9, 1.1, 1.2), "undecided"),
+        ("above", (0.6, 0.9, 1.0), "undecided"),
+        ("above", (0.4, 0.5, 0.6), "not reproduced"),
     ],
 )
-def test_verdict(data, test, interval, expected):
+def test_a_verdict_is_of_the_whole_interval(data, test, values, expected):
     claim = claims.load()[0].model_copy(update={"test": test})
-    measured = Measurement.model_construct(**dict(zip(("mean", "low", "high"), interval, strict=True)))
-    assert claims.verdict(claim, measured) == expected
+    assert stands(claim, size=values)["verdict"] == expected
+    beyond = claim.model_copy(update={"section": "beyond"})
+    known = {"reproduced": "holds", "not reproduced": "does not hold", "undecided": "undecided"}
+    assert stands(beyond, size=values)["verdict"] == known[expected]
 
 
-def test_a_prediction_beyond_the_paper_holds_or_does_not(data):
-    claim = claims.load()[0].model_copy(update={"section": "beyond"})
-    verdicts = [claims.verdict(claim, measurement(m, m - 0.2, m + 0.2)) for m in (0.5, 0.9, 1.5)]
-    assert verdicts == ["holds", "partly", "does not hold"]
+SMALL, LARGE, BOTH = (0.4, 0.5, 0.6), (1.4, 1.5, 1.6), (0.6, 0.9, 1.1)
 
 
-def test_verdict_without_measurement(data):
-    assert claims.verdict(claims.load()[0], None) == "not measured"
+@pytest.mark.parametrize(
+    ("should", "values", "null", "expected"),
+    [
+        ("fail", SMALL, LARGE, "reproduced"),
+        ("fail", SMALL, BOTH, "reproduced"),
+        ("fail", SMALL, SMALL, "uninformative"),
+        ("fail", LARGE, SMALL, "not reproduced"),
+        ("fail", LARGE, LARGE, "not reproduced"),
+        ("fail", BOTH, SMALL, "undecided"),
+        ("pass", LARGE, LARGE, "uninformative"),
+        ("pass", LARGE, SMALL, "not reproduced"),
+        ("pass", SMALL, SMALL, "reproduced"),
+    ],
+)
+def test_a_test_that_cannot_tell_a_claim_from_its_null_is_uninformative(data, should, values, null, expected):
+    control = claims.Null(what="frozen", metric="still", should=should)
+    claim = claims.load()[0].model_copy(update={"null": control})
+    found = stands(claim, size=values, still=null)
+    assert found["verdict"] == expected
+    assert found["null"]["passes"] is {SMALL: True, LARGE: False, BOTH: None}[null]
+
+
+def test_a_null_is_of_another_chapter_or_a_known_value_or_of_the_same_law(data):
+    claim = claims.load()[0]
+
+    def null(law="", **keys):
+        with_null = claim.model_copy(update={"null": claims.Null(what="frozen", **keys)})
+        rows = {"size": SMALL, "size_uniform": LARGE, "still": SMALL, "still_uniform": LARGE, "mean": SMALL}
+        record = claims.Record({"results/one": rows_of(**rows), "results/two": rows_of(still=LARGE)})
+        found = claims.standing(with_null, record, law)["null"]
+        return found["value"], found["passes"]
+
+    assert null(metric="still") == (0.5, True)
+    assert null(metric="still", chapter="results/two") == (1.5, False)
+    assert null("_uniform", metric="still") == (1.5, False)
+    assert null("_uniform", metric="mean") == (0.5, True)
+    assert null(value=2.0) == (2.0, False)
+    assert null() == null(metric="missing") == null(metric="still", chapter="results/three") == (None, None)
+
+
+def test_the_interval_of_a_claim_is_on_its_scale(data):
+    claim = claims.load()[0].model_copy(update={"scale": "log"})
+    found = stands(claim, size=(0.01, 0.1, 1.0))
+    linear = stands(claim.model_copy(update={"scale": "linear"}), size=(0.01, 0.1, 1.0))
+    assert found["interval"][0] > 0 > linear["interval"][0]
+    assert found["value"] == linear["value"] == 0.37
+    assert found["values"] == [0.01, 0.1, 1.0]
+    with (data / "claims.toml").open("a") as file:
+        file.write('scale = "log"\n')
+    for name in ("size", "size_uniform"):
+        run = Chapter("results/one", {"n": 1, "seed": 0})
+        measured = run.measure(name, np.array((0.01, 0.1, 1.0)))
+        assert [measured.low, measured.high] == found["interval"]
+    assert run.measure("other", np.array((0.01, 0.1, 1.0))).low == linear["interval"][0]
+    assert run.measure("third", np.array((0.01, 0.1, 1.0)), scale="log").low == found["interval"][0]
+
+
+def rows_of(**values):
+    return {name: Measurement(mean=0, low=0, high=0, values=x, unit="", tolerance=0.02) for name, x in values.items()}
+
+
+def stands(claim, **values):
+    return claims.standing(claim, claims.Record({"results/one": rows_of(**values)}))
+
+
+def test_what_was_not_measured_has_no_verdict(data):
+    found = stands(claims.load()[0])
+    assert (found["verdict"], found["value"], found["values"]) == ("not measured", None, None)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +173,15 @@ def test_malformed_claims_are_refused(data, text, message):
 def test_the_claims_of_the_paper_are_well_formed():
     for claim in claims.load():
         assert claim.reason and claim.statement and claim.source
+        assert claim.null, f"{claim.id} names no null, nor why there is none"
+
+
+def test_no_limit_is_where_its_quantity_cannot_be():
+    for claim, entry in zip(claims.load(), claims.scorecard(), strict=True):
+        for row in (entry, entry["uniform"], entry["text"], entry["null"]):
+            if row and row["interval"] and claim.scale != "linear":
+                assert row["interval"][0] >= 0, claim.id
+                assert row["interval"][1] <= 1 or claim.scale == "log", claim.id
 
 
 def test_finish_agrees_with_its_reference(reference, capsys):
@@ -196,13 +272,14 @@ def test_bad_parameters_are_refused(data, parameters):
         Chapter("results/one", parameters)
 
 
-def test_the_scorecard_has_every_claim_with_its_verdict_for_both_laws(data, monkeypatch):
+def test_the_scorecard_has_every_claim_with_its_verdict_for_every_law(data, monkeypatch):
     (data / "claims.toml").write_text(CLAIM + CLAIM.replace('"a"', '"b"').replace("results/one", "results/two"))
     run = chapter()
     run.measure("size_uniform", np.array([1.9, 2.0, 2.1]))
     record(data, monkeypatch, run)
     first, second = claims.scorecard()
     assert (first["id"], first["value"], first["verdict"]) == ("a", 0.5, "reproduced")
+    assert first["values"] == [0.4, 0.5, 0.6] and first["null"] is None and first["text"] is None
     low, high = first["interval"]
     assert low < 0.5 < high
     assert (first["uniform"]["value"], first["uniform"]["verdict"]) == (2.0, "not reproduced")
@@ -210,12 +287,24 @@ def test_the_scorecard_has_every_claim_with_its_verdict_for_both_laws(data, monk
     assert claims.summary([first, second]) == "2 claims: 1 reproduced, 1 not measured"
     beyond = second | {"section": "beyond", "verdict": "does not hold"}
     assert claims.summary([first, beyond]) == "1 claims: 1 reproduced; 1 predictions beyond the paper: 1 does not hold"
+    assert "by chance: 1 of 40," in claims.limits(20 * [first])
 
 
 def test_the_scorecard_agrees_with_the_verdicts_chapters_print(reference, capsys):
     chapter().finish()
     printed = capsys.readouterr().out.splitlines()[0]
     assert [f"{entry['id']}: {entry['verdict']}" for entry in claims.scorecard()] == [printed]
+
+
+def test_the_table_of_a_chapter_has_nulls_and_a_row_for_each_law(data):
+    with (data / "claims.toml").open("a") as file:
+        file.write('post_hoc = true\nnull = {what = "all", value = 0.7}\n')
+    run = chapter()
+    run.measure("size_uniform", np.array([1.9, 2.0, 2.1]))
+    assert run.table().data.splitlines()[2:] == [
+        "| It is small. | Fig. 1, post hoc | below 1 | 0.5 | 0.252 to 0.748 | 0.7 | uninformative |",
+        "| — with uniform noise |  | below 1 | 2 | 1.75 to 2.25 | 0.7 | not reproduced |",
+    ]
 
 
 def test_measurements_stand_side_by_side(data):

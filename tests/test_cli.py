@@ -335,13 +335,40 @@ def test_the_scorecard_is_printed_and_as_a_list(run):
     expected = claims.scorecard()
     code, out, _ = run("scorecard")
     assert code == 0
-    assert out.splitlines()[-1] == claims.summary(expected)
+    assert out.splitlines()[-2:] == [claims.limits(expected), claims.summary(expected)]
     assert all(f"{entry['id']}: {entry['statement']}" in out for entry in expected)
     first = expected[0]
-    assert f"{first['verdict']}, {first['value']:.3g} (" in out
+    assert f"{first['verdict']}, {first['value']:.3g} (" in out and f"null: {first['null']['what']}" in out
     code, out, _ = run("scorecard", "--json")
     assert code == 0 and json.loads(out) == expected
-    assert {"id", "source", "statement", "value", "interval", "verdict"} <= json.loads(out)[0].keys()
+    fields = {"id", "source", "statement", "value", "interval", "verdict", "null", "values"}
+    assert fields <= json.loads(out)[0].keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept"),
+    [
+        (("--paper",), lambda entry: entry["section"] == "paper"),
+        (("--beyond",), lambda entry: entry["section"] == "beyond"),
+        (("--paper", "--beyond"), lambda entry: True),
+        (("--part", "theory"), lambda entry: entry["chapter"].startswith("theory/")),
+        (("--part", "results/figure_2"), lambda entry: entry["chapter"] == "results/figure_2"),
+        (
+            ("--beyond", "--verdict", "does not hold"),
+            lambda entry: entry["section"] == "beyond" and entry["verdict"] == "does not hold",
+        ),
+    ],
+)
+def test_the_scorecard_is_of_what_is_asked_for(run, arguments, kept):
+    code, out, _ = run("scorecard", *arguments, "--json")
+    found = json.loads(out)
+    assert code == 0 and found and found == [entry for entry in claims.scorecard() if kept(entry)]
+
+
+def test_a_part_that_is_not_there_is_named(run):
+    code, _, error = run("scorecard", "--part", "result")
+    assert code == 1
+    one_line(error, "got result")
 
 
 @pytest.fixture

@@ -215,6 +215,47 @@ def test_what_is_not_defined_is_refused(function, arguments, message):
         function(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("scale", "there", "back"),
+    [("log", np.log, np.exp), ("logit", scipy.special.logit, scipy.special.expit)],
+)
+def test_an_interval_on_a_scale_is_that_of_the_values_on_it(scale, there, back):
+    values = np.array([0.02, 0.1, 0.03, 0.4, 0.2])
+    expected = back(scipy.stats.ttest_1samp(there(values), 0).confidence_interval(0.95))
+    mean, low, high = statistics.interval(values, scale)
+    assert mean == pytest.approx(0.15) and (low, high) == pytest.approx(tuple(expected))
+    assert low > 0 > statistics.interval(values).low
+
+
+def test_an_interval_on_a_scale_covers_where_values_are_skewed():
+    rng = np.random.default_rng(0)
+    draws = np.exp(rng.normal(0, 1.5, (2000, 5)))
+    covered = {
+        scale: np.mean([low < mean < high for _, low, high in (statistics.interval(x, scale) for x in draws)])
+        for scale, mean in (("linear", np.exp(1.5**2 / 2)), ("log", 1))
+    }
+    assert abs(covered["log"] - 0.95) < 0.02 and covered["linear"] < 0.8
+
+
+@pytest.mark.parametrize(
+    ("scale", "values", "expected"),
+    [
+        ("logit", (0.8, 1.0, 1.0), (0.6465, 1.0)),
+        ("logit", (1.0, 1.0, 1.0), (1.0, 1.0)),
+        ("log", (0.0, 0.0, 0.3), (0.0, 0.5303)),
+    ],
+)
+def test_with_a_value_on_a_bound_the_interval_is_cut_off_there(scale, values, expected):
+    _, low, high = statistics.interval(np.array(values), scale)
+    assert (low, high) == pytest.approx(expected, abs=1e-4)
+
+
+def test_values_beyond_the_bounds_of_a_scale_are_refused():
+    for scale, values in (("log", (-0.1, 0.2)), ("logit", (0.5, 1.1))):
+        with pytest.raises(ValueError, match=f"on the scale {scale}, got"):
+            statistics.interval(np.array(values), scale)
+
+
 def test_interval_needs_two_networks():
     with pytest.raises(ValueError, match="at least 2 networks"):
         statistics.interval(np.array([1.0]))

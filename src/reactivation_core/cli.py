@@ -142,28 +142,58 @@ class Verify:
 class Scorecard:
     """Print every claim of the paper, and every prediction beyond it, with its value, 95 % interval and verdict."""
 
+    paper: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Only the claims of the paper."""
+    beyond: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Only the predictions beyond it."""
+    part: Annotated[str | None, tyro.conf.arg(metavar="PART")] = None
+    """Only what this part of the book measures, or this page: results, or results/figure_1."""
+    verdict: claims.Verdict | None = None
+    """Only what has this verdict, for the paper's noise."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print a list of objects instead."""
 
     def run(self) -> None:
-        entries = claims.scorecard()
+        everything = entries = claims.scorecard()
+        if self.paper != self.beyond:
+            entries = [entry for entry in entries if entry["section"] == ("paper" if self.paper else "beyond")]
+        if self.part is not None:
+            parts = sorted({part for entry in entries for part in (entry["chapter"], entry["chapter"].split("/")[0])})
+            if self.part not in parts:
+                raise ValueError(f"expected --part among {', '.join(parts)}, got {self.part}")
+            entries = [entry for entry in entries if f"{entry['chapter']}/".startswith(f"{self.part}/")]
+        if self.verdict is not None:
+            entries = [entry for entry in entries if entry["verdict"] == self.verdict]
         if self.json:
             print(json.dumps(entries, indent=1, ensure_ascii=False))
             return
         for entry in entries:
-            print(f"{entry['id']}: {entry['statement']} ({entry['source']})")
-            for law, standing in (("", entry), ("uniform noise: ", entry["uniform"])):
-                if standing:
-                    print(f"    {law}{standing['verdict']}{_measured(entry, standing)}")
+            print(f"{entry['id']}: {entry['statement']} ({entry['source']}){', post hoc' * entry['post_hoc']}")
+            for law in ("", *claims.LAWS):
+                found = entry[law] if law else entry
+                if found:
+                    title = f"{claims.TITLES[law]}: " if law else ""
+                    print(f"    {title}{found['verdict']}{_measured(entry, found)}")
+                    if null := found["null"]:
+                        control = null["what"] + ", should pass" * (null["should"] == "pass")
+                        print(f"        null: {control}{_numbers(null)}")
+        print(claims.limits(everything))
         print(claims.summary(entries))
 
 
-def _measured(entry: dict, standing: dict) -> str:
-    if standing["value"] is None:
+def _measured(entry: dict, found: dict) -> str:
+    if found["value"] is None:
         return ""
-    low, high = standing["interval"]
-    value = f", {standing['value']:.3g} ({low:.3g} to {high:.3g}) {standing['unit']}".rstrip()
-    return f"{value}, expected {entry['test']} {entry['threshold']:g}"
+    values = ", ".join(f"{value:.3g}" for value in found["values"])
+    return f"{_numbers(found)} [{values}], expected {entry['test']} {entry['threshold']:g}"
+
+
+def _numbers(found: dict) -> str:
+    if found["value"] is None:
+        return ""
+    low, high = found["interval"]
+    limits = f" ({low:.3g} to {high:.3g})" if low < high else ""
+    return f", {found['value']:.3g}{limits} {found['unit']}".rstrip()
 
 
 Command = (

@@ -6,10 +6,11 @@ Source: Krishna et al. (2024), Appendix A.2.
 """
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import ripser
+import scipy.special
 import scipy.stats
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
@@ -27,19 +28,40 @@ class Interval(NamedTuple):
         return f"{self.mean:.3g} ({self.low:.3g} to {self.high:.3g})"
 
 
-def interval(values: Float[ndarray, " S"]) -> Interval:
-    """Mean over networks with Student's 95 % interval, which takes them as independent draws from a normal law.
+Scale = Literal["linear", "log", "logit"]
+
+# Of each scale the way there and back, and the bounds of what it is for.
+SCALES = {
+    "linear": (np.asarray, np.asarray, -np.inf, np.inf),
+    "log": (np.log, np.exp, 0.0, np.inf),
+    "logit": (scipy.special.logit, scipy.special.expit, 0.0, 1.0),
+}
+
+
+def interval(values: Float[ndarray, " S"], scale: Scale = "linear") -> Interval:
+    r"""Mean over networks with Student's 95 % interval, which takes them as independent draws from a normal law.
+
+    With the scale "log", for what is positive, or "logit", for shares, the draws are taken as normal on that scale,
+    and the limits, those of the mean on it, lie where the quantity can. Where a value is on a bound itself, which has
+    no place on the scale, the limits are those of the values as they are, cut off at the bounds.
 
     Raises:
-        ValueError: for fewer than 2 values, or one that is not finite.
+        ValueError: for fewer than 2 values, or one that is not finite or beyond the scale's bounds.
     """
     values = np.asarray(values, dtype=float)
     if values.ndim != 1 or len(values) < 2:
         raise ValueError(f"expected the values of at least 2 networks, got shape {values.shape}")
     if not np.isfinite(values).all():
         raise ValueError(f"expected finite values, got {(~np.isfinite(values)).sum()} others")
-    half = scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values)
-    return Interval(values.mean(), values.mean() - half, values.mean() + half)
+    there, back, lowest, highest = SCALES[scale]
+    if values.min() < lowest or values.max() > highest:
+        raise ValueError(f"expected values from {lowest:g} to {highest:g} on the scale {scale}, got {values}")
+    if lowest in values or highest in values:
+        there = back = np.asarray
+    on_scale = there(values)
+    half = scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(on_scale)
+    low, high = np.clip(back(on_scale.mean() + half * np.array([-1, 1])), lowest, highest)
+    return Interval(values.mean(), low, high)
 
 
 def each(function: Callable, *arguments: Iterable) -> ndarray:

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from reactivation_core.edition import claims
 from reactivation_core.edition.claims import Measurement, Results
 from reactivation_core.experiments import Experiment
 from reactivation_core.phases import Ensemble, Phase
+from reactivation_core.statistics import Scale
 
 BOOK = Path(__file__).resolve().parents[3] / "book"
 
@@ -70,9 +72,11 @@ class Condition:
         ensemble = replace(self.ensemble, experiment=other.ensemble.experiment)
         return replace(other, ensemble=ensemble)
 
-    def measure(self, name: str, values: np.ndarray, unit: str = "", tolerance: float = 0.02) -> Measurement:
+    def measure(
+        self, name: str, values: np.ndarray, unit: str = "", tolerance: float = 0.02, scale: Scale | None = None
+    ) -> Measurement:
         """As `Chapter.measure`, under the name with the condition's suffix."""
-        return self.chapter.measure(name + self.suffix, values, unit, tolerance)
+        return self.chapter.measure(name + self.suffix, values, unit, tolerance, scale)
 
     def publish(self, **arrays: np.ndarray | dict[str, np.ndarray]) -> None:
         """As `Chapter.publish`, under names with the condition's suffix."""
@@ -111,6 +115,12 @@ class Chapter:
         self.measurements: dict[str, Measurement] = {}
         self.arrays: dict[str, np.ndarray] = {}
         self._loaded: dict[str, Ensemble] = {}
+        self._scales: dict[str, Scale] = {
+            claim.metric + law: claim.scale
+            for claim in claims.load()
+            if claim.chapter == name
+            for law in ("", *claims.LAWS.values())
+        }
 
     def generator(self, offset: int = 0) -> torch.Generator:
         """Random numbers from the parameter `seed`, plus an offset."""
@@ -136,8 +146,11 @@ class Chapter:
             found[values if len(options) > 1 else values[0]] = Condition(self, suffix, ensemble)
         return found
 
-    def measure(self, name: str, values: np.ndarray, unit: str = "", tolerance: float = 0.02) -> Measurement:
-        """Remember one value per network; returns their mean and 95 % interval.
+    def measure(
+        self, name: str, values: np.ndarray, unit: str = "", tolerance: float = 0.02, scale: Scale | None = None
+    ) -> Measurement:
+        """Remember one value per network; returns their mean and 95 % interval, on the scale of `statistics.interval`:
+        where none is given, that of the claim which the measurement is for.
 
         Raises:
             ValueError: for a value that is not finite, or a name that was measured before.
@@ -147,7 +160,7 @@ class Chapter:
             raise ValueError(f"expected finite values of {name}, got {values}")
         if name in self.measurements:
             raise ValueError(f"expected a name for each measurement, got {name} twice")
-        interval = statistics.interval(values)
+        interval = statistics.interval(values, scale or self._scales.get(name, "linear"))
         self.measurements[name] = Measurement(
             **{key: float(f"{value:.6g}") for key, value in interval._asdict().items()},
             values=[float(f"{value:.6g}") for value in values],
@@ -168,22 +181,23 @@ class Chapter:
         self.arrays |= {name: np.asarray(x, np.float32) for name, x in _flat(arrays).items()}
 
     def table(self) -> Markdown:
-        """The chapter's claims with what was measured, rounded; where a claim was measured with the released code's
-        uniform noise too, that stands below it.
+        """The chapter's claims with what was measured, rounded, and their nulls; where a claim was measured in networks
+        trained otherwise too, that stands below it.
 
         Raises:
             ValueError: naming a claim that was not measured.
         """
         rows = []
-        for claim in self._claims():
-            for suffix, about in (
-                ("", (claim.statement, claim.source)),
-                (claims.UNIFORM, ("— with uniform noise", "")),
-            ):
-                if m := self.measurements.get(claim.metric + suffix):
-                    test = f"{claim.test} {claim.threshold:g} {m.unit}".strip()
-                    rows.append((*about, test, m.mean, f"{m.low:.3g} to {m.high:.3g}", claims.verdict(claim, m)))
-        return table(("claim", "source", "test", "measured", "95 % interval", "verdict"), *rows)
+        for claim, laws in self._standings():
+            for law, found in laws.items():
+                about = (claim.statement, claim.source + ", post hoc" * claim.post_hoc)
+                if law:
+                    about = (f"— {claims.TITLES[law]}", "")
+                test = f"{claim.test} {claim.threshold:g} {found['unit']}".strip()
+                limits = "{:.3g} to {:.3g}".format(*found["interval"])
+                null = found["null"]["value"] if found["null"] else None
+                rows.append((*about, test, found["value"], limits, null, found["verdict"]))
+        return table(("claim", "source", "test", "measured", "95 % interval", "null", "verdict"), *rows)
 
     def beside(self, columns: Iterable[str], *rows: tuple[str | float | None, ...]) -> Markdown:
         """Measurements side by side, means with 95 % intervals. A row is a text, and for every column a measurement's
@@ -212,8 +226,8 @@ class Chapter:
             ValueError: naming a claim that was not measured.
             AssertionError: naming each measurement, ensemble or name that differs from the reference.
         """
-        for claim in self._claims():
-            print(f"{claim.id}: {claims.verdict(claim, self.measurements[claim.metric])}")
+        for claim, laws in self._standings():
+            print(f"{claim.id}: {laws['']['verdict']}")
         mine = Results(
             chapter=self.name, parameters=self.parameters, ensembles=self.ensembles, measurements=self.measurements
         )
@@ -236,12 +250,18 @@ class Chapter:
             raise AssertionError(f"differs from {path}: " + "; ".join(differences))
         print(f"{len(self.measurements)} measurements agree with {path.name}.")
 
-    def _claims(self) -> list[claims.Claim]:
-        mine = [claim for claim in claims.load() if claim.chapter == self.name]
-        for claim in mine:
+    def _standings(self) -> list[tuple[claims.Claim, dict[str, dict[str, Any]]]]:
+        record = claims.Record({self.name: self.measurements})
+        found = []
+        for claim in claims.load():
+            if claim.chapter != self.name:
+                continue
             if claim.metric not in self.measurements:
                 raise ValueError(f"expected a measurement of {claim.metric} for the claim {claim.id}, got none")
-        return mine
+            laws = {"": "", **claims.LAWS}
+            measured = {law: end for law, end in laws.items() if claim.metric + end in self.measurements}
+            found.append((claim, {law: claims.standing(claim, record, end) for law, end in measured.items()}))
+        return found
 
 
 def _flat(arrays: dict) -> dict[str, np.ndarray]:
