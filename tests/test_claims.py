@@ -171,9 +171,13 @@ def test_malformed_claims_are_refused(data, text, message):
 
 
 def test_the_claims_of_the_paper_are_well_formed():
+    record = claims.Record()
     for claim in claims.load():
         assert claim.reason and claim.statement and claim.source
         assert claim.null, f"{claim.id} names no null, nor why there is none"
+        if claim.null.metric:
+            chapter = claim.null.chapter or claim.chapter
+            assert claim.null.metric in record[chapter], f"the null of {claim.id} is not in the results of {chapter}"
 
 
 def test_no_limit_is_where_its_quantity_cannot_be():
