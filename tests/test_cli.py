@@ -127,8 +127,22 @@ def test_an_ensemble_does_not_grow_by_networks_of_another_run(grow, tiny, tmp_pa
     *_, before = grow(1)
     code, _, error, after = grow(2, *options)
     assert code == 1 and after == before
-    one_line(error, f"{tiny}.safetensors: of another run", parts, "remove it to train it anew")
+    one_line(error, f"{tiny}.safetensors: of another run", parts, "choose another folder")
+    assert "remove" not in error
     assert not list((tmp_path / "out" / "checkpoints").iterdir())
+
+
+def test_an_ensemble_grows_by_the_seed_and_the_precision_that_it_has(grow, tiny, tmp_path):
+    chosen = ("--seed", 3, "--precision", "bfloat16")
+    assert grow(1, *chosen)[0] == 0
+    code, *_, grown = grow(2)
+    assert code == 0 and grown == grow(2, *chosen, folder="at once")[-1]
+
+
+def test_a_training_that_no_terminal_shows_says_how_far_it_is(grow, tiny, monkeypatch):
+    assert f"; {tiny}.0: loss" not in grow(1, folder="soon")[1]
+    monkeypatch.setattr(cli, "LINE_SECONDS", 0.0)
+    assert f"20 of 20 batches; {tiny}.0: loss" in grow(1)[1]
 
 
 def test_an_ensemble_whose_growth_was_interrupted_is_as_it_was_and_grows_on(grow, tiny, tmp_path, monkeypatch):
@@ -159,6 +173,7 @@ def test_an_ensemble_whose_growth_was_interrupted_is_as_it_was_and_grows_on(grow
         (("train", "position-noisy-unbiased", "--batches", "-3"), ("n_batches", "got -3")),
         (("train", "position-noisy-unbiased", "--threads", "0"), ("--threads >= 1, got 0",)),
         (("train", "position-noisy-unbiased", "--workers", "0"), ("--workers >= 1, got 0",)),
+        (("train", "position-noisy-unbiased", "--seed", "-1"), ("--seed >= 0, got -1",)),
         (("train", "--all", "--workers", "2", "--scheduler", "tcp://x:1"), ("--workers or --scheduler, got both",)),
         (("train", "--all", "--scheduler", "nowhere"), ("'nowhere'",)),
         (("run-chapters", "figure_9"), ("figure_1", "got figure_9")),

@@ -144,23 +144,28 @@ def test_the_loggers_of_dask_are_silent_only_while_it_trains(train, monkeypatch)
 
 
 @pytest.fixture
-def scheduler(tmp_path):
-    """A scheduler with a worker, in processes of their own, and its address."""
+def start(tmp_path):
+    """Starts a scheduler with a worker, in processes of their own; returns the first and its address."""
     file, started = tmp_path / "scheduler.json", []
-    for role, options in (("scheduler", ["--port", "0", "--host", "127.0.0.1"]), ("worker", ["--nthreads", "1"])):
-        command = [sys.executable, "-m", f"distributed.cli.dask_{role}", "--scheduler-file", file, "--no-dashboard"]
-        started.append(subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL, cwd=tmp_path))
-        while not file.exists():
-            assert started[0].poll() is None
-            time.sleep(0.05)
-    yield started[0], json.loads(file.read_text())["address"]
+
+    def start(environment):
+        for role, options in (("scheduler", ["--port", "0", "--host", "127.0.0.1"]), ("worker", ["--nthreads", "1"])):
+            command = [sys.executable, "-m", f"distributed.cli.dask_{role}", "--scheduler-file", file, "--no-dashboard"]
+            keep = {"stderr": subprocess.DEVNULL, "cwd": tmp_path, "env": os.environ | environment}
+            started.append(subprocess.Popen([*command, *options], **keep))
+            while not file.exists():
+                assert started[0].poll() is None
+                time.sleep(0.05)
+        return started[0], json.loads(file.read_text())["address"]
+
+    yield start
     for process in reversed(started):
         process.terminate()
         process.wait()
 
 
-def test_a_scheduler_that_died_is_one_line_at_once(scheduler, tiny_experiment, tmp_path):
-    process, address = scheduler
+def test_a_scheduler_that_died_is_one_line_at_once(start, tiny_experiment, tmp_path):
+    process, address = start({})
     script = tmp_path / "script.py"
     script.write_text(TRAIN)
     settings = tiny_experiment.vary(n_batches=10**6).model_dump_json()
@@ -177,6 +182,15 @@ def test_a_scheduler_that_died_is_one_line_at_once(scheduler, tiny_experiment, t
         assert error == f"reactivation: {expected}\n"
     finally:
         training.kill()
+
+
+def test_a_cluster_without_the_library_is_one_line(start, tiny_experiment, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['reactivation_core'] = None")
+    _, address = start({"PYTHONPATH": str(tmp_path)})
+    runs = [training.Run(tiny_experiment, tmp_path, 1)]
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(ValueError, match=f"^expected this library, and what it needs, on the scheduler {address}"):
+        list(training_on(runs, lambda *_: None, address, None))
 
 
 def alive(group):

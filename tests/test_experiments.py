@@ -131,9 +131,12 @@ ANIMAL = {"kind": "position", "motion": {"dt": 0.02}}
         ({"task": ANIMAL | {"motion": {"drift": 1}}}, "task.position.motion.drift"),
         ({"sigma": -1, "tau": -1}, "tau: .*; sigma: "),
         ({"tau": 0.001}, "tau: .*at least the time step, 0.02, got 0.001"),
-        ({"task": {"motion": {"dt": 0.5}}}, "tau: .*at least the time step, 0.5, got 0.1"),
+        ({"task": {"motion": {"dt": 0.5, "speed": 0.05}}}, "tau: .*at least the time step, 0.5, got 0.1"),
         ({"task": {"motion": {"border": 5.0}}}, "task.*border: .*less than half of the box, 1.1, got 5.0"),
         ({"task": {"motion": {"box": 0.05}}}, "task.*border: .*less than half of the box, 0.025, got 0.03"),
+        # With these an animal leaves the box.
+        ({"task": {"motion": {"turning": 0}}}, "task.*turning: .*greater than or equal to 1, got 0"),
+        ({"task": {"motion": {"dt": 0.1}}}, "task.*border: .*at least speed times dt, 0.0817, got 0.03"),
     ],
 )
 def test_bad_settings_are_named_in_one_line(changes, named):

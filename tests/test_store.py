@@ -520,3 +520,14 @@ def test_an_ensemble_under_another_name_is_none_of_that_name(tiny_ensemble, save
 def test_verify_asks_for_a_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder"):
         store.verify(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("path", ["noise", "task.width", "task.motion.dt"])
+def test_settings_that_a_file_leaves_out_do_not_become_the_default(saved, path):
+    settings = json.loads(header(saved)["experiment"])
+    *parents, name = path.split(".")
+    of = settings
+    for parent in parents:
+        of = of[parent]
+    del of[name]
+    assert f"expected the settings {name}" in refusal(altered(saved, metadata={"experiment": json.dumps(settings)}))

@@ -3,7 +3,8 @@
 import json
 import os
 import sys
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +14,9 @@ from tqdm import tqdm
 
 from reactivation_core import cluster, experiments, store, training
 from reactivation_core.edition import claims, execution
+
+# Between two lines on the progress of a training that no terminal shows.
+LINE_SECONDS = 60.0
 
 Names = tyro.conf.Positional[tuple[str, ...]]
 
@@ -45,10 +49,11 @@ class Train:
     """Networks per ensemble."""
     batches: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Training batches, if other than the experiment's."""
-    seed: int = 0
-    """Seed of the initial weights, trajectories and noise."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Type of the factors in products; sums and parameters are float32."""
+    seed: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Seed of the initial weights, trajectories and noise: that of the ensemble which grows, or else 0."""
+    precision: Literal["float32", "bfloat16", "auto"] | None = None
+    """Type of the factors in products; sums and parameters are float32. That of the ensemble which grows, or else
+    float32; `auto` is the faster one on this machine."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
     threads: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
@@ -69,26 +74,42 @@ class Train:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"expected --{name} >= 1, got {value}")
+        if self.seed is not None and self.seed < 0:
+            raise ValueError(f"expected --seed >= 0, got {self.seed}")
         device = self.device
         if device == "auto":
             # Of the devices of a cluster's workers nothing is known here.
             device = "cuda" if torch.cuda.is_available() and self.scheduler is None else "cpu"
+        precision = self._precision(device)
         changes = {} if self.batches is None else {"n_batches": self.batches}
         wanted = [experiments.get(name).vary(**changes) for name in self.names or experiments.EXPERIMENTS]
         folder = self.out.absolute()
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         runs = []
         for experiment in wanted:
-            run = training.Run(experiment, folder, self.networks, self.seed, self.precision, device)
-            if run.path.exists() and (self.all or len(store.load(run.path)) >= self.networks):
-                print(f"{run.path} is there already; remove it to train it anew")
-            else:
-                runs.append(run)
-        with tqdm(total=sum(run.experiment.n_batches * len(run.groups()) for run in runs), disable=None) as bar:
+            run = training.Run(experiment, folder, self.networks, self.seed or 0, precision or "float32", device)
+            if run.path.exists():
+                ensemble, header = store.restore(run.path)
+                if self.all or len(ensemble) >= self.networks:
+                    print(f"{run.path} is there already, with {len(ensemble)} networks; --networks adds to a named one")
+                    continue
+                run = replace(
+                    run,
+                    seed=int(header.get("seed", 0)) if self.seed is None else self.seed,
+                    precision=precision or header.get("precision", run.precision),
+                )
+            runs.append(run)
+        total, done, said = sum(run.experiment.n_batches * len(run.groups()) for run in runs), 0, time.monotonic()
+        with tqdm(total=total, disable=None) as bar:
 
             def progress(name: str, batches: int, loss: float) -> None:
+                nonlocal done, said
+                done += batches
                 bar.set_postfix_str(f"{name}: loss {loss:.2e}", refresh=False)
                 bar.update(batches)
+                if bar.disable and time.monotonic() - said > LINE_SECONDS:
+                    print(f"{done} of {total} batches; {name}: loss {loss:.2e}", flush=True)
+                    said = time.monotonic()
 
             if self.workers is None and self.scheduler is None:
                 if self.threads is not None:
@@ -98,6 +119,18 @@ class Train:
                 stored = cluster.distributed(runs, progress, self.scheduler, self.workers, self.threads or 1)
             for path, losses in stored:
                 tqdm.write(f"{path}: test losses {', '.join(f'{loss:.2e}' for loss in losses)}")
+
+    def _precision(self, device: str) -> str | None:
+        """The precision that is asked for, with a warning where it is the slower one."""
+        if self.precision in (None, "float32"):
+            return self.precision
+        seconds = training.seconds(device)
+        if self.precision == "auto":
+            return min(seconds, key=seconds.get)
+        ratio = seconds["bfloat16"] / seconds["float32"]
+        if ratio > 1:
+            print(f"products in bfloat16 take {ratio:.1f} times as long as in float32 here", file=sys.stderr)
+        return self.precision
 
 
 @dataclass
@@ -207,6 +240,9 @@ Command = (
 
 def main() -> None:
     """Entry point: one line and exit status 1 for bad input, 130 when interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        # Whatever the locale; the claims have Greek letters.
+        stream.reconfigure(encoding="utf-8")
     command = tyro.cli(Command, prog="reactivation", description="Offline reactivation in recurrent networks.")
     try:
         command.run()
@@ -215,6 +251,9 @@ def main() -> None:
         # Who reads, as `head`, has seen enough. What is left is not written at the end either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except FileNotFoundError as error:
+        hint = f"work in a checkout of the repository, or set {store.DATA} to its folder `data`"
+        sys.exit(f"reactivation: {error}" + ("" if store.ENSEMBLES.is_dir() else f"; for the book's data {hint}"))
     except (ValueError, OSError, FloatingPointError, AssertionError) as error:
         sys.exit(f"reactivation: {error}")
     except KeyboardInterrupt:

@@ -86,6 +86,13 @@ def distributed(
                 stored.append(submit(_store, run, threads, groups, key=f"{run.experiment.name}-{topic}"))
             for future in as_completed(stored):
                 yield future.result()
+        except (ModuleNotFoundError, RuntimeError) as error:
+            # So far from its cause comes what a scheduler could not unpickle.
+            causes = (error, error.__cause__, error.__context__)
+            if not any(isinstance(cause, ModuleNotFoundError) for cause in causes):
+                raise
+            where = f"the scheduler {client.scheduler.address} and its workers"
+            raise ValueError(f"expected this library, and what it needs, on {where}, got none: {error}") from None
         except KilledWorker as error:
             raise ChildProcessError(str(error)) from None
         except CancelledError:

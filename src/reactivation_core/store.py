@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -36,7 +37,21 @@ from reactivation_core.experiments import HeadDirectionSettings
 from reactivation_core.networks import NETWORKS
 from reactivation_core.phases import Ensemble
 
-ENSEMBLES = Path(__file__).resolve().parents[2] / "data" / "ensembles"
+
+def _checkout() -> Path:
+    """The repository that holds this source; if it was installed without, that of the current folder, if any."""
+    here = Path.cwd()
+    for folder in (Path(__file__).resolve().parents[2], here, *here.parents):
+        if (folder / "data" / "claims.toml").is_file():
+            return folder
+    return here
+
+
+# The folder of the data, if other than that of the repository.
+DATA = "REACTIVATION_DATA"
+
+CHECKOUT = _checkout()
+ENSEMBLES = Path(os.environ.get(DATA) or CHECKOUT / "data").absolute() / "ensembles"
 SUMS = "SHA256SUMS"
 
 # A header of ours has a few thousand bytes, the largest file some ten million.
@@ -106,6 +121,11 @@ def restore(path: Path, name: str | None = None) -> tuple[Ensemble, dict[str, st
         experiment = experiments.parse(header["experiment"])
         if name not in (None, experiment.name):
             raise ValueError(f"expected the experiment {name}, got {experiment.name}")
+        for settings in (experiment, experiment.task, experiment.task.motion):
+            # What is left out would become today's default. The first files were written before there were rests.
+            missing = type(settings).model_fields.keys() - settings.model_fields_set - {"rests"}
+            if missing:
+                raise ValueError(f"expected the settings {', '.join(sorted(missing))} in its header, got none")
         return _assemble(experiment, tensors, digest), header
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
@@ -216,8 +236,10 @@ def lock(path: Path) -> Iterator[None]:
         yield
     finally:
         try:
-            # While it is held: who waits for it sees that the file is gone, and makes another.
-            os.unlink(held.lock_file)
+            # While it is held: who waits for it sees that the file is gone, and makes another. Windows does not
+            # remove an open file; there the release does.
+            if sys.platform != "win32":
+                os.unlink(held.lock_file)
         finally:
             held.release()
 
@@ -287,7 +309,7 @@ def _listed(path: Path) -> tuple[bytes, str]:
 def _sums(folder: Path) -> dict[str, set[str]]:
     """The digests that a file may have, by its name: one, or two while it is replaced."""
     path, sums = folder / SUMS, {}
-    for line in path.read_text().splitlines() if path.is_file() else ():
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         parts = line.split()
         if len(parts) != 2 or len(parts[0]) != 64:
             raise ValueError(f"{path} is malformed: expected lines of a SHA-256 digest and a file name")
@@ -303,8 +325,22 @@ def _publish(folder: Path, name: str, digests: set[str]) -> None:
 
 
 def _commit() -> str:
-    result = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return result.stdout.strip() or "unknown"
+    """The commit of this source, with `-dirty` if it was changed since, or "unknown": without git, or where the
+    repository around it, as of a project that it is installed in, is another one's."""
+    # As git sets them for its hooks, they may name another repository.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+    def git(*arguments: str) -> subprocess.CompletedProcess:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+    try:
+        if git("ls-files", "--error-unmatch", Path(__file__).name).returncode:
+            return "unknown"
+        commit, changes = (
+            git("rev-parse", "--short=12", "HEAD").stdout.strip(),
+            git("status", "--porcelain", ".").stdout,
+        )
+    except OSError:
+        return "unknown"
+    return f"{commit}-dirty" if changes else commit or "unknown"

@@ -10,6 +10,7 @@ Source: Krishna et al. (2024), Tables A.1 and A.2.
 
 import ctypes
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils.benchmark import Timer
 
 from reactivation_core import noise, store
 from reactivation_core.experiments import Experiment
@@ -186,7 +188,7 @@ class Run:
         try:
             _expect(expected, header | ensemble.experiment.model_dump())
         except ValueError as error:
-            raise ValueError(f"{self.path}: {error}; remove it to train it anew") from None
+            raise ValueError(f"{self.path}: {error}; choose another folder, or the settings it has") from None
         return [ensemble]
 
     def groups(self) -> list[range]:
@@ -302,12 +304,27 @@ def _expect(expected: dict, got: dict) -> None:
         raise ValueError(f"of another run: expected {expected}, got {got}")
 
 
+def seconds(device: str) -> dict[str, float]:
+    """How long the product of a batch's activity with recurrent weights takes on this machine, by its precision."""
+    found = {}
+    for name, dtype in PRECISIONS.items():
+        factors = {
+            "r": torch.ones(200, 512, dtype=dtype, device=device),
+            "W": torch.ones(512, 512, dtype=dtype, device=device),
+        }
+        timer = Timer("r @ W.mT", globals=factors, num_threads=torch.get_num_threads())
+        found[name] = timer.blocked_autorange(min_run_time=0.1).median
+    return found
+
+
 def keep_freed_memory() -> None:
     """Keep the C library from giving large freed blocks back to the system between operations.
 
     Every batch would then pay for new pages, more than half of its time. glibc does this of itself once a block of
     31 MiB was freed, but not where its environment sets a threshold, as that of a dask worker does.
     """
+    if sys.platform != "linux":
+        return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
         mallopt(_M_MMAP_THRESHOLD, 31 << 20)

@@ -29,7 +29,7 @@ from reactivation_core.experiments import Experiment
 from reactivation_core.phases import Ensemble, Phase
 from reactivation_core.statistics import Scale
 
-BOOK = Path(__file__).resolve().parents[3] / "book"
+BOOK = store.CHECKOUT / "book"
 
 # Set by `reactivation run-chapters` to make a run the reference: the folder for what it records.
 RECORD = "REACTIVATION_RECORD"
@@ -309,7 +309,7 @@ def parameter_names(notebook: Path) -> list[str]:
     Raises:
         ValueError: if the notebook has no such cell.
     """
-    for cell in json.loads(notebook.read_text())["cells"]:
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         if "parameters" in cell["metadata"].get("tags", ()):
             assigned = [node for node in ast.parse("".join(cell["source"])).body if isinstance(node, ast.Assign)]
             return [target.id for node in assigned for target in node.targets if isinstance(target, ast.Name)]

@@ -116,7 +116,7 @@ def load() -> list[Claim]:
         ValueError: naming what is missing, unknown or double.
     """
     try:
-        claims = [Claim.model_validate(claim) for claim in tomllib.loads(CLAIMS.read_text())["claim"]]
+        claims = [Claim.model_validate(claim) for claim in tomllib.loads(CLAIMS.read_text(encoding="utf-8"))["claim"]]
     except ValidationError as error:
         raise ValueError(f"{CLAIMS}: {problems(error)}") from None
     except (tomllib.TOMLDecodeError, KeyError) as error:
@@ -143,14 +143,14 @@ def results(chapter: str) -> Results | None:
     if not path.is_file():
         return None
     try:
-        return Results.model_validate_json(path.read_text())
+        return Results.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
         raise ValueError(f"{path}: {problems(error)}") from None
 
 
 def record(name: str) -> dict[str, Any]:
     """What a benchmark measured, from `data/results/NAME.json`."""
-    return json.loads((RESULTS / f"{name}.json").read_text())
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def verdict(claim: Claim, passed: bool | None, control: bool | None = None) -> Verdict:

@@ -26,7 +26,7 @@ STATUS = claims.RESULTS / "status.csv"
 
 def notebooks() -> dict[str, Path]:
     """The book's notebooks by file name, in the order of the table of contents."""
-    toc = yaml.safe_load((BOOK / "_toc.yml").read_text())
+    toc = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
     files = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
     return {Path(file).name: BOOK / f"{file}.ipynb" for file in files if (BOOK / f"{file}.ipynb").is_file()}
 
@@ -43,7 +43,7 @@ def run(path: Path) -> float:
     """
     # Of the kernel, a child that has ended by then: unlike its run time, hardly longer on a busy machine.
     before = _children()
-    with tempfile.TemporaryDirectory() as folder, _environment(RECORD, folder):
+    with tempfile.TemporaryDirectory() as folder, unconfigured(), _environment(RECORD, folder):
         output = Path(folder) / path.name
         try:
             papermill.execute_notebook(path, output, cwd=path.parent, progress_bar=False, kernel_name="python3")
@@ -75,6 +75,21 @@ def _children() -> float:
     return times.children_user + times.children_system
 
 
+@contextmanager
+def unconfigured() -> Iterator[None]:
+    """Start kernels that know nothing of a user's settings of IPython and warnings, which would change what pages
+    show, and to which Matplotlib has nothing to say of a folder that it cannot write or of the fonts it looks for."""
+    # It says so here; kernels inherit the folder that it makes instead, and find the list of fonts.
+    import matplotlib.font_manager  # noqa: F401
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _environment("IPYTHONDIR", folder),
+        _environment("PYTHONWARNINGS", ""),
+    ):
+        yield
+
+
 def _note_status(chapter: str, seconds: float) -> None:
     row = {"chapter": chapter, "processor seconds": f"{seconds:.0f}", "run on": str(date.today())}
     row |= {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
@@ -82,7 +97,7 @@ def _note_status(chapter: str, seconds: float) -> None:
     with store.lock(STATUS):
         rows = {}
         if STATUS.is_file():
-            rows = {old["chapter"]: old for old in csv.DictReader(STATUS.read_text().splitlines())}
+            rows = {old["chapter"]: old for old in csv.DictReader(STATUS.read_text(encoding="utf-8").splitlines())}
         rows[chapter] = row
         text = io.StringIO()
         writer = csv.DictWriter(text, row, lineterminator="\n")
