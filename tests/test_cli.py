@@ -176,8 +176,11 @@ def test_an_ensemble_whose_growth_was_interrupted_is_as_it_was_and_grows_on(grow
         (("train", "position-noisy-unbiased", "--seed", "-1"), ("--seed >= 0, got -1",)),
         (("train", "--all", "--workers", "2", "--scheduler", "tcp://x:1"), ("--workers or --scheduler, got both",)),
         (("train", "--all", "--scheduler", "nowhere"), ("'nowhere'",)),
-        (("run-chapters", "figure_9"), ("figure_1", "got figure_9")),
+        (("run-chapters", "figure_9"), ("unknown chapter 'figure_9'", "did you mean figure_")),
         (("verify", "/nonexistent"), ("/nonexistent",)),
+        (("measure", "position-noisy-unbiasd"), ("'position-noisy-unbiasd'", "did you mean position-noisy-unbiased")),
+        (("measure", "position-noisy-unbiased", "memry"), ("'memry'", "did you mean memory")),
+        (("show", "position-noisy-unbiasd", "--out", "x.png"), ("did you mean position-noisy-unbiased",)),
     ],
 )
 def test_bad_input_is_one_line_and_a_status(run, tmp_path, arguments, parts):
@@ -186,6 +189,62 @@ def test_bad_input_is_one_line_and_a_status(run, tmp_path, arguments, parts):
     assert code == 1
     one_line(error, *parts)
     assert not list(tmp_path.glob("**/*.safetensors"))
+
+
+@pytest.fixture
+def mine(run, tiny, tmp_path):
+    """A variation of a small ensemble, trained by the command line to a folder of its own; returns its file."""
+    varied = ("--set", "sigma=0.1", "--set", "task.motion.speed=0.2", "--name", "mine")
+    code, _, error = run("train", tiny, *varied, "--networks", 2, "--batches", 20, "--out", tmp_path)
+    assert code == 0, error
+    return tmp_path / "mine.safetensors"
+
+
+def test_a_variation_is_trained_under_a_name_of_its_own(mine, tiny_experiment):
+    experiment = store.load(mine).experiment
+    changed = {"sigma": 0.1, "task": {"motion": {"speed": 0.2}}, "name": "mine", "n_batches": 20}
+    assert experiment == tiny_experiment.vary(**changed)
+    assert store.find("mine", mine.parent) == mine
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (("--set", "sgma=1", "--name", "mine"), ("unknown setting 'sgma'", "did you mean sigma")),
+        (("--set", "task.motion.sped=1", "--name", "mine"), ("did you mean task.motion.speed",)),
+        (("--set", "sigma", "--name", "mine"), ("expected SETTING=VALUE, got 'sigma'",)),
+        (("--set", "sigma=much", "--name", "mine"), ("sigma", "got 'much'")),
+        (("--set", "sigma=0.1"), ("--set and --name",)),
+        (("--name", "mine"), ("--set and --name",)),
+        (("--set", "sigma=0.1", "--name", "../mine"), ("got '../mine'",)),
+        (("--set", "sigma=0.1", "--name", "position-noisy-unbiased"), ("got 'position-noisy-unbiased'",)),
+    ],
+)
+def test_a_variation_that_is_wrong_is_answered_with_what_is_near(run, tiny, tmp_path, options, parts):
+    code, _, error = run("train", tiny, *options, "--out", tmp_path)
+    assert code == 1
+    one_line(error, *parts)
+
+
+def test_any_ensemble_is_measured_beside_its_nulls(run, mine):
+    code, out, _ = run("measure", mine)
+    assert code == 0
+    names = [line.split(":")[0] for line in out.splitlines()]
+    assert names == ["decoding error", "divergence from waking", "memory of the start", "pace awake", "pace asleep"]
+    code, out, _ = run("measure", mine, "memory", "--json")
+    (entry,) = json.loads(out)
+    assert code == 0 and entry["measure"] == "memory of the start"
+    assert len(entry["values"]) == len(entry["null"]) == 2
+
+
+@pytest.mark.parametrize("tiny_experiment", ["position-noisy-unbiased", "head-direction-biased"], indirect=True)
+def test_any_ensemble_is_drawn(run, tiny_ensemble, tmp_path):
+    path = store.save(tiny_ensemble, tmp_path)
+    assert run("show", path, "--out", tmp_path / "mine.png")[0] == 0
+    assert (tmp_path / "mine.png").read_bytes().startswith(b"\x89PNG")
+    code, _, error = run("show", path, "--out", tmp_path / "mine.xyz")
+    assert code == 1 and not (tmp_path / "mine.xyz").exists()
+    one_line(error, "xyz")
 
 
 def test_words_that_cannot_be_parsed(run):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -10,10 +11,12 @@ from typing import Annotated, Literal
 
 import torch
 import tyro
+from numpy import ndarray
 from tqdm import tqdm
 
-from reactivation_core import cluster, experiments, store, training
+from reactivation_core import cluster, experiments, phases, statistics, store, training
 from reactivation_core.edition import claims, execution
+from reactivation_core.protocols import overview
 
 # Between two lines on the progress of a training that no terminal shows.
 LINE_SECONDS = 60.0
@@ -45,6 +48,10 @@ class Train:
     """Experiments, as `reactivation list` names them."""
     all: tyro.conf.FlagCreatePairsOff[bool] = False
     """Train every experiment that is not there yet."""
+    set: tyro.conf.UseAppendAction[tuple[Annotated[str, tyro.conf.arg(metavar="SETTING=VALUE")], ...]] = ()
+    """Train a variation: another value of a setting, as `sigma=0.1` or `task.motion.speed=0.2`; may be repeated."""
+    name: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """The variation's name."""
     networks: int = 5
     """Networks per ensemble."""
     batches: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
@@ -83,6 +90,8 @@ class Train:
         precision = self._precision(device)
         changes = {} if self.batches is None else {"n_batches": self.batches}
         wanted = [experiments.get(name).vary(**changes) for name in self.names or experiments.EXPERIMENTS]
+        if self.set or self.name:
+            wanted = [self._variation(wanted)]
         folder = self.out.absolute()
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         runs = []
@@ -120,6 +129,13 @@ class Train:
             for path, losses in stored:
                 tqdm.write(f"{path}: test losses {', '.join(f'{loss:.2e}' for loss in losses)}")
 
+    def _variation(self, of: list[experiments.Experiment]) -> experiments.Experiment:
+        if len(of) != 1 or not self.set or not self.name:
+            raise ValueError("expected one experiment, --set and --name for a variation, got fewer or more")
+        if self.name in experiments.EXPERIMENTS or not re.fullmatch(r"\w[\w.-]*", self.name):
+            raise ValueError(f"expected --name of letters, digits, - and _ that no experiment has, got {self.name!r}")
+        return experiments.change(of[0].vary(name=self.name), self.set)
+
     def _precision(self, device: str) -> str | None:
         """The precision that is asked for, with a warning where it is the slower one."""
         if self.precision in (None, "float32"):
@@ -134,6 +150,70 @@ class Train:
 
 
 @dataclass
+class Measure:
+    """Ask any ensemble what it does awake and asleep: means over networks with 95 % intervals, and their nulls."""
+
+    ensemble: tyro.conf.Positional[str]
+    """A name, or the path of a file."""
+    protocols: Names = ()
+    """Any of tracking, reactivation, memory and pace; all if none is named."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print a list of objects, with the value of every network, instead."""
+    seed: int = 0
+    """Seed of trajectories and noise."""
+
+    def run(self) -> None:
+        for name in self.protocols:
+            if name not in overview.QUESTIONS:
+                raise ValueError(f"unknown protocol {name!r}: {experiments.hint(name, overview.QUESTIONS)}")
+        ensemble = store.load(store.find(self.ensemble))
+        found = {}
+        for name in tqdm(self.protocols or overview.QUESTIONS, disable=None):
+            found |= overview.QUESTIONS[name](ensemble, torch.Generator().manual_seed(self.seed))
+        if self.json:
+            entries = [
+                {"measure": name, "unit": m.unit, "of": m.of, "values": m.values.tolist(), "null": m.null.tolist()}
+                for name, m in found.items()
+            ]
+            print(json.dumps(entries, indent=1))
+            return
+        for name, m in found.items():
+            print(f"{name}: {_mean(m.values)} {m.unit}".rstrip() + f"; {m.of}: {_mean(m.null)}")
+
+
+def _mean(values: ndarray) -> str:
+    return str(statistics.interval(values)) if len(values) > 1 else f"{values[0]:.3g} (one network)"
+
+
+@dataclass
+class Show:
+    """Draw what the first network of any ensemble reports awake and asleep, as Figs. 1 and 3 do."""
+
+    ensemble: tyro.conf.Positional[str]
+    """A name, or the path of a file."""
+    out: Path
+    """The picture; its suffix says which kind, as .png, .pdf or .svg."""
+    seed: int = 0
+    """Seed of trajectories and noise."""
+
+    def run(self) -> None:
+        # Only here, as it takes a second.
+        from reactivation_core import figures
+
+        network = store.load(store.find(self.ensemble))[0]
+        experiment, generator = network.experiment, torch.Generator().manual_seed(self.seed)
+        n = overview.N_TRAJECTORIES
+        awake = phases.active(network, n, experiment.n_steps, generator).decoded[0].numpy()
+        c = experiment.quiescent_noise**2
+        asleep = phases.sleep(network, n, experiment.n_quiescent_steps, generator, c).decoded[0].numpy()
+        if awake.shape[-1] == 2:
+            figure = figures.positions(awake, asleep, experiment.task.motion.box)
+        else:
+            figure = figures.turned(awake.ravel(), asleep.ravel())
+        figure.savefig(self.out)
+
+
+@dataclass
 class RunChapters:
     """Run chapters of the book again, in place, and make their measurements the reference."""
 
@@ -144,7 +224,7 @@ class RunChapters:
         known = execution.notebooks()
         unknown = [name for name in self.chapters if name not in known]
         if unknown:
-            raise ValueError(f"expected chapters among {', '.join(known)}, got {', '.join(unknown)}")
+            raise ValueError(f"unknown chapter {unknown[0]!r}: {experiments.hint(unknown[0], known)}")
         bar = tqdm(self.chapters or known, disable=None)
         for name in bar:
             bar.set_description(name)
@@ -232,6 +312,8 @@ def _numbers(found: dict) -> str:
 Command = (
     Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Measure, tyro.conf.subcommand("measure")]
+    | Annotated[Show, tyro.conf.subcommand("show")]
     | Annotated[RunChapters, tyro.conf.subcommand("run-chapters")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
     | Annotated[Scorecard, tyro.conf.subcommand("scorecard")]

@@ -8,6 +8,7 @@ code.
 
 import difflib
 import math
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import torch
@@ -117,6 +118,34 @@ class Experiment(Settings):
         return task, network
 
 
+def change(experiment: Experiment, changes: Iterable[str]) -> Experiment:
+    """A copy with settings changed as texts say, `sigma=0.1` or `task.motion.speed=0.2`; `none` is None.
+
+    Raises:
+        ValueError: naming the setting that is unknown, with those near it, or whose value is out of range.
+    """
+    known = _paths(experiment.model_dump(exclude={"name"}))
+    for text in changes:
+        path, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"expected SETTING=VALUE, got {text!r}")
+        if path not in known:
+            raise ValueError(f"unknown setting {path!r}: {hint(path, known)}")
+        *parents, name = path.split(".")
+        nested = {name: None if value == "none" else value}
+        for parent in reversed(parents):
+            nested = {parent: nested}
+        experiment = experiment.vary(**nested)
+    return experiment
+
+
+def _paths(settings: dict, of: str = "") -> list[str]:
+    found = []
+    for name, value in settings.items():
+        found += _paths(value, f"{of}{name}.") if isinstance(value, dict) else [of + name]
+    return found
+
+
 def _merge(settings: dict, changes: dict) -> dict:
     both = (name for name, value in changes.items() if isinstance(value, dict) and isinstance(settings.get(name), dict))
     return settings | changes | {name: _merge(settings[name], changes[name]) for name in both}
@@ -148,10 +177,15 @@ def get(name: str) -> Experiment:
         ValueError: for an unknown name, with the nearest known ones.
     """
     if name not in EXPERIMENTS:
-        near = difflib.get_close_matches(name, EXPERIMENTS, n=3, cutoff=0.4)
-        hint = f"did you mean {', '.join(near)}?" if near else f"expected one of {', '.join(EXPERIMENTS)}"
-        raise ValueError(f"unknown experiment {name!r}: {hint}")
+        raise ValueError(f"unknown experiment {name!r}: {hint(name, EXPERIMENTS)}")
     return EXPERIMENTS[name]
+
+
+def hint(word: str, known: Iterable[str]) -> str:
+    """The known words that are near an unknown one, as a question; all if none is near."""
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=3, cutoff=0.4)
+    return f"did you mean {', '.join(near)}?" if near else f"expected one of {', '.join(known)}"
 
 
 def _all() -> dict[str, Experiment]:

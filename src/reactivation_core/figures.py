@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 from numpy import ndarray
 
+from reactivation_core.densities import KernelDensity
 from reactivation_core.statistics import interval
 
 COLOURS = {"active": "#2166ac", "quiescent": "#b2182b"}
@@ -161,14 +162,40 @@ def explained_variance(ax: Axes, curves: dict[str, Float[ndarray, "S N_r"]]) -> 
     ax.legend(loc="lower right")
 
 
-def trajectories(ax: Axes, positions: Float[ndarray, "B T 2"], phase: str) -> None:
+def trajectories(ax: Axes, positions: Float[ndarray, "B T 2"], phase: str, box: float = 2.2) -> None:
     """Decoded trajectories in the box; a circle at each start, a triangle at each end."""
     for path in positions:
         ax.plot(*path.T, color=COLOURS[phase], lw=0.7, alpha=0.7)
     ax.plot(*positions[:, 0].T, "o", ms=3.2, mfc="white", mec="k", mew=0.7, ls="none", zorder=3)
     ax.plot(*positions[:, -1].T, "^", ms=3.4, mfc="k", mec="k", mew=0.5, ls="none", zorder=3)
-    ax.add_patch(Rectangle((-1.1, -1.1), 2.2, 2.2, fill=False, ec="0.5", lw=0.8))
-    plane(ax, 1.25)
+    ax.add_patch(Rectangle((-box / 2, -box / 2), box, box, fill=False, ec="0.5", lw=0.8))
+    plane(ax, 1.25 * box / 2.2)
+
+
+def positions(awake: Float[ndarray, "B awake 2"], asleep: Float[ndarray, "B asleep 2"], box: float) -> plt.Figure:
+    """Decoded positions of one network, awake and asleep: some trajectories, Figs. 1d and 1e, and the density of all,
+    Figs. 1h and 1i, with colours to three times the even one."""
+    figure, axes = panels(2, 5.6, rows=2)
+    limit = 1.25 * box / 2.2
+    for column, phase, x, shown in zip(axes.T, COLOURS, (awake, asleep), (25, 50), strict=True):
+        trajectories(column[0], x[:shown], phase, box)
+        density(column[1], KernelDensity(x.reshape(-1, 2))(grid(limit)), limit, 3 / box**2, "per m²")
+        plane(column[1], limit)
+        column[0].set_title(NAMES[phase])
+    return figure
+
+
+def turned(awake: Float[ndarray, " n"], asleep: Float[ndarray, " m"]) -> plt.Figure:
+    """Decoded bearings of one network, awake and asleep, Figs. 3a and 3b."""
+    figure, axes = panels(2, 3.2, polar=True)
+    for ax, phase, x in zip(axes[0], COLOURS, (awake, asleep), strict=True):
+        bearings(ax, x, phase)
+        ax.set_title(NAMES[phase])
+    # One scale for both.
+    top = max(ax.get_ylim()[1] for ax in axes[0])
+    for ax in axes[0]:
+        ax.set_ylim(0, top)
+    return figure
 
 
 def trajectory_panels(
