@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,14 +13,19 @@ from reactivation_core.protocols import overview
 @pytest.fixture
 def ideal(generator):
     """An ideal network on the ring, in noise so small that it stays where it is."""
-    task = {"n_cells": 32, "motion": {"turning": 2.0}}
-    experiment = experiments.get("head-direction-unbiased").vary(task=task, n_units=32, sigma=1e-3, quiescent_noise=1.0)
+    task = {"n_cells": 128, "motion": {"turning": 2.0}}
+    experiment = experiments.get("head-direction-unbiased").vary(
+        task=task, n_units=128, sigma=1e-3, quiescent_noise=1.0
+    )
     return phases.ideal(experiment, 400, generator)
 
 
 def test_what_tracks_is_near_and_what_stays_remembers(ideal, generator):
     (error,) = overview.tracking(ideal, generator).values()
-    assert error.values[0] < 0.1 * error.null[0] and error.unit == "rad"
+    # Of normal turns, the mean of the absolute sum of the first t.
+    steps = np.sqrt(2 / math.pi * np.arange(1, ideal.experiment.n_steps + 1)).mean()
+    assert error.null[0] == pytest.approx(ideal.task.motion.turning * ideal.task.motion.dt * steps, rel=0.15)
+    assert error.values[0] < error.null[0] / 2 and error.unit == "rad"
     (memory,) = overview.memory(ideal, generator).values()
     assert memory.values[0] > 0.9 and abs(memory.null[0]) < 0.2
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reactivation_core.streams import stream
-from reactivation_core.trajectories import Animal, Head
+from reactivation_core.trajectories import Animal, Head, Recorded
 
 RAYLEIGH = 0.26 * math.pi * 0.02
 TURN = 11.52 * 0.02
@@ -150,3 +150,34 @@ def test_a_generator_each_draws_networks_that_do_not_depend_on_each_other(motion
 def test_an_animal_without_rests_moves_at_every_step():
     _, ds = draw(Animal(), n_trajectories=20)
     assert (np.linalg.norm(ds, axis=-1) > 0).all()
+
+
+def test_a_record_is_followed_at_the_steps_of_the_network():
+    # A circle of a metre in ten seconds, sampled unevenly.
+    times = np.sort(np.random.default_rng(0).uniform(0, 20, 4000))
+    circle = np.stack((np.cos(2 * np.pi * times / 10), np.sin(2 * np.pi * times / 10)), -1)
+    s, ds = draw(Recorded(times, circle), n_networks=2)
+    np.testing.assert_allclose(np.linalg.norm(s, axis=-1), 1, atol=2e-3)
+    np.testing.assert_allclose(np.linalg.norm(ds, axis=-1).mean(), 2 * np.pi * 0.02 / 10, rtol=0.01)
+    assert len(np.unique(s[:, :, 0, 0])) > 90
+
+
+@pytest.mark.parametrize(
+    ("times", "positions", "message"),
+    [
+        (np.arange(3.0), np.zeros((2, 3)), r"times \(n,\) and positions \(n, 2\), got \(3,\) and \(2, 3\)"),
+        (np.arange(3.0), np.zeros((3, 3)), r"got \(3,\) and \(3, 3\)"),
+        (np.zeros(3), np.zeros((3, 2)), "times that increase"),
+        (np.arange(3.0), np.full((3, 2), 3.0), "within 1.1 m of the centre, got 3.0"),
+        (np.arange(3.0), np.full((3, 2), np.nan), "within 1.1 m of the centre, got nan"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_record_that_cannot_be_followed_is_refused(times, positions, message):
+    with pytest.raises(ValueError, match=message):
+        Recorded(times, positions)
+
+
+def test_a_record_shorter_than_a_trajectory_is_refused():
+    with pytest.raises(ValueError, match="a record of more than 100 steps, got 50"):
+        draw(Recorded(np.array([0.0, 1.0]), np.zeros((2, 2))))

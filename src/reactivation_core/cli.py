@@ -1,5 +1,6 @@
 """The command line, `reactivation`: parsing and messages; all work is done by the library."""
 
+import io
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from reactivation_core import cluster, experiments, phases, statistics, store, training
 from reactivation_core.edition import claims, execution
 from reactivation_core.protocols import overview
+from reactivation_core.trajectories import Animal
 
 # Between two lines on the progress of a training that no terminal shows.
 LINE_SECONDS = 60.0
@@ -142,7 +144,7 @@ class Train:
             return self.precision
         seconds = training.seconds(device)
         if self.precision == "auto":
-            return min(seconds, key=seconds.get)
+            return min(seconds, key=lambda name: seconds[name])
         ratio = seconds["bfloat16"] / seconds["float32"]
         if ratio > 1:
             print(f"products in bfloat16 take {ratio:.1f} times as long as in float32 here", file=sys.stderr)
@@ -206,8 +208,9 @@ class Show:
         awake = phases.active(network, n, experiment.n_steps, generator).decoded[0].numpy()
         c = experiment.quiescent_noise**2
         asleep = phases.sleep(network, n, experiment.n_quiescent_steps, generator, c).decoded[0].numpy()
-        if awake.shape[-1] == 2:
-            figure = figures.positions(awake, asleep, experiment.task.motion.box)
+        motion = experiment.task.motion
+        if isinstance(motion, Animal):
+            figure = figures.positions(awake, asleep, motion.box)
         else:
             figure = figures.turned(awake.ravel(), asleep.ravel())
         figure.savefig(self.out)
@@ -324,7 +327,8 @@ def main() -> None:
     """Entry point: one line and exit status 1 for bad input, 130 when interrupted."""
     for stream in (sys.stdout, sys.stderr):
         # Whatever the locale; the claims have Greek letters.
-        stream.reconfigure(encoding="utf-8")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")
     command = tyro.cli(Command, prog="reactivation", description="Offline reactivation in recurrent networks.")
     try:
         command.run()

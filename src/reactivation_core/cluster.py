@@ -91,7 +91,7 @@ def distributed(
             causes = (error, error.__cause__, error.__context__)
             if not any(isinstance(cause, ModuleNotFoundError) for cause in causes):
                 raise
-            where = f"the scheduler {client.scheduler.address} and its workers"
+            where = f"the scheduler {scheduler or 'of this machine'} and its workers"
             raise ValueError(f"expected this library, and what it needs, on {where}, got none: {error}") from None
         except KilledWorker as error:
             raise ChildProcessError(str(error)) from None

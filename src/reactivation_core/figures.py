@@ -172,7 +172,7 @@ def trajectories(ax: Axes, positions: Float[ndarray, "B T 2"], phase: str, box: 
     plane(ax, 1.25 * box / 2.2)
 
 
-def positions(awake: Float[ndarray, "B awake 2"], asleep: Float[ndarray, "B asleep 2"], box: float) -> plt.Figure:
+def positions(awake: Float[ndarray, "B awake 2"], asleep: Float[ndarray, "B asleep 2"], box: float) -> Figure:
     """Decoded positions of one network, awake and asleep: some trajectories, Figs. 1d and 1e, and the density of all,
     Figs. 1h and 1i, with colours to three times the even one."""
     figure, axes = panels(2, 5.6, rows=2)
@@ -185,7 +185,7 @@ def positions(awake: Float[ndarray, "B awake 2"], asleep: Float[ndarray, "B asle
     return figure
 
 
-def turned(awake: Float[ndarray, " n"], asleep: Float[ndarray, " m"]) -> plt.Figure:
+def turned(awake: Float[ndarray, " n"], asleep: Float[ndarray, " m"]) -> Figure:
     """Decoded bearings of one network, awake and asleep, Figs. 3a and 3b."""
     figure, axes = panels(2, 3.2, polar=True)
     for ax, phase, x in zip(axes[0], COLOURS, (awake, asleep), strict=True):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from reactivation_core import circular
 from reactivation_core.cells import HeadDirectionCells, PlaceCells
 from reactivation_core.streams import spawn
-from reactivation_core.trajectories import Animal, Head, Trajectories
+from reactivation_core.trajectories import Animal, Head, Recorded, Trajectories
 
 _T = TypeVar("_T")
 
@@ -49,7 +49,7 @@ class Task(nn.Module, ABC):
 
     n_inputs: int
 
-    def __init__(self, n_networks: int, motion: Animal | Head, cells: PlaceCells | HeadDirectionCells):
+    def __init__(self, n_networks: int, motion: Animal | Head | Recorded, cells: PlaceCells | HeadDirectionCells):
         super().__init__()
         self.n_networks, self.motion, self.cells = n_networks, motion, cells
 

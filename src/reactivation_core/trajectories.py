@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Annotated, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -117,6 +118,46 @@ class Head(Settings):
             ds = ds.abs()
         ds = ds * _moving(self.rests, (n_steps, S, B), generators).movedim(0, -1)[..., None]
         return Trajectories(wrap(torch.cat((start, start + ds.cumsum(2)), 2)), ds)
+
+
+class Recorded:
+    """Motion along a recorded path: pieces of it, each from a time drawn at random.
+
+    Args:
+        times: of the record, in seconds, increasing.
+        positions: in metres from the centre of the box, `(times, 2)`.
+        dt: time step, to which the path is interpolated linearly.
+        box: side of the box.
+
+    Raises:
+        ValueError: if positions are not two numbers a time, not finite or outside the box, or times do not increase.
+    """
+
+    def __init__(self, times: np.ndarray, positions: np.ndarray, dt: float = 0.02, box: float = 2.2):
+        times, positions = np.asarray(times, float), np.asarray(positions, float)
+        if times.ndim != 1 or positions.shape != (len(times), 2):
+            raise ValueError(f"expected times (n,) and positions (n, 2), got {times.shape} and {positions.shape}")
+        if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
+            raise ValueError("expected finite times that increase, got others")
+        if not np.abs(positions).max() <= box / 2:
+            raise ValueError(f"expected positions within {box / 2} m of the centre, got {np.abs(positions).max()}")
+        grid = np.arange(times[0], times[-1], dt)
+        path = np.stack([np.interp(grid, times, x) for x in positions.T], -1)
+        self.dt, self.box, self.path = dt, box, torch.from_numpy(path).float()
+
+    def __call__(self, n_trajectories: int, n_steps: int, generators: Sequence[torch.Generator]) -> Trajectories:
+        """Draw pieces: positions `(S, B, T+1, 2)` and displacements `(S, B, T, 2)`, in metres.
+
+        Raises:
+            ValueError: if the record is shorter than a piece.
+        """
+        device, n_starts = generators[0].device, len(self.path) - n_steps
+        if n_starts < 1:
+            raise ValueError(f"expected a record of more than {n_steps} steps, got {len(self.path)}")
+        unit = _draw(torch.rand, (len(generators), n_trajectories, 1), generators, 0)
+        steps = (unit * n_starts).long() + torch.arange(n_steps + 1, device=device)
+        s = self.path.to(device)[steps]
+        return Trajectories(s, s.diff(dim=2))
 
 
 def _draw(draw: Callable, shape: tuple[int, ...], generators: Sequence[torch.Generator], networks: int) -> Tensor:

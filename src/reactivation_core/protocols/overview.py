@@ -70,8 +70,8 @@ def memory(ensemble: Ensemble, generator: torch.Generator) -> dict[str, Measure]
     path, again = (
         phases.quiescent(ensemble, n_steps, scale, start, generator, every=n_steps).decoded.numpy() for _ in range(2)
     )
-    of = (forgetting.memory(path, x)[:, -1] for x in (again, np.roll(again, 1, axis=1)))
-    return {"memory of the start": Measure(*of, "another start")}
+    same, other = (forgetting.memory(path, x)[:, -1] for x in (again, np.roll(again, 1, axis=1)))
+    return {"memory of the start": Measure(same, other, "another start")}
 
 
 def pace(ensemble: Ensemble, generator: torch.Generator) -> dict[str, Measure]:
