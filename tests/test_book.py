@@ -1,10 +1,13 @@
 """The book's folder and the repository's root, as someone finds them who has just cloned it."""
 
+import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 
@@ -12,6 +15,16 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize("name", ["_toc.yml", "_config.yml"])
 def test_the_root_has_the_books_contents_and_settings(name):
     assert (ROOT / name).read_text() == (ROOT / "book" / name).read_text()
+
+
+def test_the_version_to_cite_is_that_of_the_library():
+    # As the release workflow compares them with the tag.
+    of = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == of
+    deposit = json.loads((ROOT / ".zenodo.json").read_text())
+    assert deposit["title"] == citation["title"]
+    assert [author["name"] for author in deposit["creators"]] == [author["name"] for author in citation["authors"]]
 
 
 def test_no_file_is_a_symbolic_link():

@@ -86,7 +86,7 @@ def test_the_seed_and_the_network_decide(run, tiny, tmp_path):
 def grow(run, tiny, tmp_path, monkeypatch):
     """Train a small ensemble of so many networks, to one folder; returns what the command line does, and the files."""
     # A commit between two trainings is no difference between them.
-    monkeypatch.setattr(store, "_commit", lambda: "unknown")
+    monkeypatch.setattr(store, "commit", lambda: "unknown")
 
     def grow(networks, *options, folder="out"):
         result = run("train", tiny, "--networks", networks, "--batches", 20, "--out", tmp_path / folder, *options)

@@ -30,7 +30,7 @@ def train(request, monkeypatch, tiny_experiment, tmp_path):
     experiment = tiny_experiment.vary(n_batches=getattr(request, "param", N_BATCHES))
     monkeypatch.setattr(experiments, "EXPERIMENTS", {name: experiment})
     # A commit between two trainings is no difference between them.
-    monkeypatch.setattr(store, "_commit", lambda: "unknown")
+    monkeypatch.setattr(store, "commit", lambda: "unknown")
     threads = torch.get_num_threads()
 
     def train(folder, *options):
@@ -56,7 +56,7 @@ class Prepare(distributed.WorkerPlugin):
 
     def setup(self, worker):
         training.CHECKPOINT_SECONDS = 0.0
-        store._commit = lambda: "unknown"
+        store.commit = lambda: "unknown"
 
 
 def test_an_ensemble_is_the_same_though_a_worker_was_killed(train, tmp_path, tiny_experiment, monkeypatch):

@@ -84,16 +84,16 @@ def project(tmp_path, monkeypatch):
 def test_the_commit_is_that_of_this_source_or_unknown(project):
     git, folder = project
     # In a repository of another project, which does not track it.
-    assert store._commit() == "unknown"
+    assert store.commit() == "unknown"
     git("add", ".")
     git("commit", "-m", "two")
     commit = git("rev-parse", "--short=12", "HEAD")
-    assert store._commit() == commit
+    assert store.commit() == commit
     # It is not of this source.
     (folder / "other.txt").write_text("2")
-    assert store._commit() == commit
+    assert store.commit() == commit
     (folder / "library" / "store.py").write_text("")
-    assert store._commit() == f"{commit}-dirty"
+    assert store.commit() == f"{commit}-dirty"
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ def save(ensemble: Ensemble, folder: Path, **metadata: str) -> Path:
     header = {
         "experiment": ensemble.experiment.model_dump_json(),
         "version": version("reactivation-core"),
-        "commit": _commit(),
+        "commit": commit(),
         "torch": torch.__version__,
         **metadata,
     }
@@ -340,7 +340,7 @@ def _publish(folder: Path, name: str, digests: set[str]) -> None:
     write(folder / SUMS, "".join(lines).encode())
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit of this source, with `-dirty` if it was changed since, or "unknown": without git, or where the
     repository around it, as of a project that it is installed in, is another one's."""
     # As git sets them for its hooks, they may name another repository.
@@ -353,10 +353,10 @@ def _commit() -> str:
     try:
         if git("ls-files", "--error-unmatch", Path(__file__).name).returncode:
             return "unknown"
-        commit, changes = (
+        head, changes = (
             git("rev-parse", "--short=12", "HEAD").stdout.strip(),
             git("status", "--porcelain", ".").stdout,
         )
     except OSError:
         return "unknown"
-    return f"{commit}-dirty" if changes else commit or "unknown"
+    return f"{head}-dirty" if changes else head or "unknown"
