@@ -108,6 +108,12 @@ def test_a_noise_that_has_a_mean_keeps_it(case, generator):
     assert found.flow[0, -1] == pytest.approx(float((mean * places.manifold.L.sum(1)).square().sum()), rel=1e-2)
 
 
+def test_gated_networks_are_refused(tiny_experiment, generator):
+    ensemble = phases.untrained(tiny_experiment.vary(network="gru"), 1, generator)
+    with pytest.raises(ValueError, match="rectified"):
+        directions.inputs(ensemble, torch.zeros(1, 16))
+
+
 def test_other_noises_are_refused(case, generator):
     ensemble, places, _, _ = case
     for kept in (("without input",), ("all", "none")):

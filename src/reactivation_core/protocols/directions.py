@@ -1,17 +1,18 @@
 r"""Which directions of its noise move the place that a network represents?
 
-An input $\Delta s$ enters a step by $B(r) = \partial F(r, \Delta s)/\partial \Delta s$, of rectified networks
+An input $\Delta s$ enters a step of a rectified network by $B(r) = \partial F(r, \Delta s)/\partial \Delta s$, which is
 $\alpha\,W_{in}$ in the rows of open units, $\alpha = dt/\tau$: as many directions of activity as the state has
 coordinates. Noise $\xi$ in them cannot be told from an input, the *motion* $B^+ \xi$, $B^+ = (B^\top B)^{-1} B^\top$.
 
 Let $L_j$ be the gradient of the place at the end by activity $j$ steps before, `dynamics.carried`. A network that adds
-up its input, whatever it does else, has $L_j B = I$, and of all such $L_j$ the shortest is $B^+$. So
+up its input with a gain $g$ has $L_j B = g I$, and of all such $L_j$ the shortest is $g B^+$. So small noise of
+variance $v$ spreads places by
 
-$$ \operatorname{Var} = v \sum_j \lVert L_j\rVert^2 \;\ge\; v \sum_j \operatorname{tr}\,(B^\top B)^{-1}
-   = \operatorname{Var} \sum_j B^+ \xi_j , $$
+$$ \operatorname{Var} = v \sum_j \lVert L_j\rVert^2 \;\ge\; g^2\,v \sum_j \operatorname{tr}\,(B^\top B)^{-1}
+   = g^2 \operatorname{Var} \sum_j B^+ \xi_j , $$
 
-with equality if noise moves the place by these directions alone. Small noise that is kept out of them loses what
-$L_j B B^+$ carries.
+with equality if noise moves places by these directions alone. Noise that is kept out of them loses what $L_j B B^+$
+carries, this least variance.
 
 Source: the least norm by the theorem of Gauss and Markov; van Kampen (2007), chapter VIII, for the linear-noise
 approximation.
@@ -27,6 +28,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from reactivation_core import dynamics, manifolds, noise, phases
+from reactivation_core.networks import RNN
 from reactivation_core.phases import Ensemble
 from reactivation_core.protocols.spreading import Places
 from reactivation_core.streams import spawn, stream
@@ -38,13 +40,16 @@ KEPT = ("all", "without input", "input alone", "without random", "without random
 
 @torch.no_grad()
 def inputs(ensemble: Ensemble, r: Float[Tensor, "n N"]) -> Float[Tensor, "d n N"]:
-    r"""The columns of $B$ at each state of one network, activity per unit of the input."""
-    rows = torch.eye(ensemble.task.n_inputs, dtype=r.dtype).unsqueeze(1).expand(-1, len(r), -1)
+    r"""The columns of $B$ at each state of one network, activity per unit of the input.
 
-    def step(ds):
-        return dynamics.step(ensemble, r, ds=ds)
-
-    return torch.stack([torch.func.jvp(step, (torch.zeros_like(row),), (row,))[1] for row in rows])
+    Raises:
+        ValueError: for a network that is not rectified.
+    """
+    network = ensemble.network
+    if not isinstance(network, RNN):
+        raise ValueError(f"expected rectified networks, got {type(network).__name__}")
+    opened = r @ network.W_rec[0].mT > 0
+    return network.W_in[0].mT[:, None] * opened * (network.dt / network.tau)
 
 
 def filtered(
@@ -57,7 +62,7 @@ def filtered(
     axes = torch.randn(B.shape, generator=generator, dtype=B.dtype) if random else B
     if kept == "without random open":
         axes = axes * (B != 0)
-    inside = manifolds.along(manifolds.orthonormal(axes), xi)
+    inside = torch.einsum("dni,nd->ni", axes, torch.einsum("dni,ni->nd", manifolds.dual(axes), xi))
     return inside if kept == "input alone" else xi - inside
 
 
@@ -65,7 +70,7 @@ class Moved(NamedTuple):
     """What noise does to places along runs asleep, for each of the noises `kept`.
 
     `variance` is that of places about their mean over copies, in m² or rad²; `motion` that of the motion that all noise
-    amounts to, the bound of this module. `slope` is that of places on this motion at the end, about their means over
+    amounts to. `slope` is that of places on this motion at the end, about their means over
     copies, and `explained` its share of their variance, both of all noise. `flow` is the mean square of how far runs
     without noise move. `place` and `summed` are what slope and share are of: places and motion at the end.
     """
@@ -150,16 +155,18 @@ def _copies(
     kept: str,
     c: float,
 ) -> tuple[Float[Tensor, "times n copies d"], Float[Tensor, "times n copies d"]]:
-    """How far places are from their start, and the motion that the noise amounts to, summed."""
+    """How far places are from their start, and the motion that the noise amounts to, summed, where all is let in."""
     experiment, law = ensemble.experiment, noise.LAWS[ensemble.experiment.noise]
     noises, axes = stream(seed, 0), stream(seed, 1)
     r = start.repeat_interleave(n_copies, 0)
-    mean, motion, states, motions = c**0.5 * _mean(ensemble), 0.0, [r], []
+    mean, states, motions = c**0.5 * _mean(ensemble), [r], []
+    motion = r.new_zeros(len(r), ensemble.task.n_inputs)
     for t in range(1, n_steps + 1):
         # What a noise has of a mean is left as it is.
         xi = c**0.5 * experiment.sigma * law(torch.empty_like(r), experiment.dt, noises) - mean
         B = inputs(ensemble, r)
-        motion = motion + torch.einsum("dni,ni->nd", manifolds.dual(B), xi)
+        if kept == "all":
+            motion = motion + torch.einsum("dni,ni->nd", manifolds.dual(B), xi)
         r = dynamics.step(ensemble, r) + filtered(kept, B, xi, axes) + mean
         if t % every == 0:
             states.append(r)
@@ -168,7 +175,7 @@ def _copies(
     return _unwrapped(of, torch.stack(states).unflatten(1, (-1, n_copies))), motion
 
 
-def _unwrapped(of: Places, states: Float[Tensor, "times n copies N"]) -> Float[Tensor, "times n copies d"]:
+def _unwrapped(of: Places, states: Float[Tensor, "times n copies N"]) -> Float[Tensor, "later n copies d"]:
     """How far places are from those at first; bearings added up from time to time."""
     s = of(states)
     return of.manifold.difference(s[1:], s[:-1]).cumsum(0)
