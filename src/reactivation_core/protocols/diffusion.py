@@ -67,7 +67,8 @@ class Grid(NamedTuple):
 
     def divergence(self, D: Float[ndarray, "cells d d"]) -> Float[ndarray, "cells d"]:
         r"""$\sum_b \partial_b D_{ab}$."""
-        return sum(np.stack([self.gradient(D[:, a, b])[:, b] for a in range(self.d)], -1) for b in range(self.d))
+        axes = range(self.d)
+        return np.stack([sum((self.gradient(D[:, a, b])[:, b] for b in axes), np.zeros(len(D))) for a in axes], -1)
 
 
 class Coefficients(NamedTuple):
@@ -142,11 +143,10 @@ def _ends(cells: ndarray, axis: int) -> tuple[ndarray, ndarray]:
 
 def stationary(L: scipy.sparse.csr_array) -> Float[ndarray, " cells"]:
     """The probabilities of cells that stay."""
-    A = L.tolil()
-    A[0] = 1
-    right = np.zeros(L.shape[0])
-    right[0] = 1
-    p = np.clip(spsolve(A.tocsc(), right), 0, None)
+    A, right = L.tolil(), np.zeros(len(L.indptr) - 1)
+    # One equation follows from the others; the sum takes its place.
+    A[0], right[0] = 1, 1
+    p = np.clip(np.asarray(spsolve(A.tocsc(), right)), 0, None)
     return p / p.sum()
 
 
