@@ -331,3 +331,13 @@ def test_the_ideal_network_moves_whole(ideal):
 def test_the_ideal_network_refuses_a_readout_of_another_shape(tiny_experiment):
     with pytest.raises(ValueError, match=r"expected a readout of shape \(24, 16\), got \(24, 24\)"):
         phases.ideal(tiny_experiment, 4, seeded())
+
+
+def test_a_driven_run_is_waking_from_the_same_start_on_the_same_input(tiny_ensemble):
+    batch = tiny_ensemble.task.sample(4, 12, seeded())
+    start = tiny_ensemble.network.encode(tiny_ensemble.task.cells.tuning(batch.s[:, :, 0]))
+    found = phases.driven(tiny_ensemble, batch.ds, 0.0, start, seeded(), ("states",)).states
+    awake = active(tiny_ensemble, 4, 12, seeded(), 0.0, ("states",)).states
+    assert torch.equal(found, awake)
+    with pytest.raises(ValueError, match="input of shape"):
+        phases.driven(tiny_ensemble, batch.ds[:, :2], 0.0, start, seeded())

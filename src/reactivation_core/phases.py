@@ -200,11 +200,30 @@ def quiescent(
         ValueError: for a size below 1, a noise scale below 0 or not finite, a start of the wrong shape, or an unknown
             record.
     """
-    network = ensemble.network
-    if start.ndim != 3 or (start.shape[0], start.shape[2]) != (network.n_networks, network.n_units):
-        expected = f"({network.n_networks}, B, {network.n_units})"
-        raise ValueError(f"expected a start of shape {expected}, got {tuple(start.shape)}")
+    _check_start(ensemble, start)
     return _run(ensemble, start, n_steps, None, noise_scale, _streams(ensemble, generator), record, every)
+
+
+@torch.no_grad()
+def driven(
+    ensemble: Ensemble,
+    ds: Float[Tensor, "networks trajectories T N_in"],
+    noise_scale: float,
+    start: Float[Tensor, "S B N_r"],
+    generator: torch.Generator | Sequence[torch.Generator],
+    record: Iterable[str] = ("decoded",),
+    every: int = 1,
+) -> Phase:
+    """Run the networks on any input, from any activity; arguments as of `quiescent`.
+
+    Raises:
+        ValueError: as there, or for an input of the wrong shape.
+    """
+    _check_start(ensemble, start)
+    if ds.shape[:2] != start.shape[:2] or ds.shape[3] != ensemble.task.n_inputs:
+        expected = f"({start.shape[0]}, {start.shape[1]}, T, {ensemble.task.n_inputs})"
+        raise ValueError(f"expected an input of shape {expected}, got {tuple(ds.shape)}")
+    return _run(ensemble, start, ds.shape[2], ds, noise_scale, _streams(ensemble, generator), record, every)
 
 
 @torch.no_grad()
@@ -232,6 +251,13 @@ def settle(r: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Activity with what has decayed to nothing set to 0. Closed units without noise would end as subnormal numbers,
     with which many CPUs are a hundred times slower."""
     return torch.where(r.abs() < 1e-30, 0.0, r)
+
+
+def _check_start(ensemble: Ensemble, start: Tensor) -> None:
+    network = ensemble.network
+    if start.ndim != 3 or (start.shape[0], start.shape[2]) != (network.n_networks, network.n_units):
+        expected = f"({network.n_networks}, B, {network.n_units})"
+        raise ValueError(f"expected a start of shape {expected}, got {tuple(start.shape)}")
 
 
 def _streams(ensemble: Ensemble, generator: torch.Generator | Sequence[torch.Generator]) -> Sequence[torch.Generator]:

@@ -59,7 +59,7 @@ def wake(ensemble: Ensemble, n_trajectories: int, n_left_out: int, n_steps: int,
     """Waking of as many runs as make the density, and some more, looked at every fifth step."""
     n = n_trajectories + n_left_out
     phase = phases.active(ensemble, n, n_steps, generator, record=RECORD, every=EVERY)
-    norm, cosine = _bump(ensemble, phase.states, phase.outputs, phase.decoded)
+    norm, cosine = bump(ensemble, phase.states, phase.outputs, phase.decoded)
     x = phase.decoded.numpy()
     return Waking(
         densities.estimate(x[:, :n_trajectories]),
@@ -102,7 +102,7 @@ def sleep(
     r, norms, cosines = start, [], []
     for _ in range(0, n_steps, CORRECTED):
         phase = phases.quiescent(ensemble, CORRECTED, math.sqrt(c), r, generator, RECORD, EVERY)
-        size, cosine = _bump(ensemble, phase.states, phase.outputs, phase.decoded)
+        size, cosine = bump(ensemble, phase.states, phase.outputs, phase.decoded)
         r = phase.states[:, :, -1]
         if norm is not None:
             r = r * (torch.from_numpy(norm)[:, None] / r.norm(dim=-1))[..., None]
@@ -155,7 +155,7 @@ def plane(states: Float[ndarray, "*shape d"]) -> Float[ndarray, "*shape 2"]:
     return states
 
 
-def _bump(ensemble: Ensemble, states: Tensor, outputs: Tensor, decoded: Tensor) -> tuple[ndarray, ndarray]:
-    """Norm of activity, and cosine of the output with the tuning at the decoded state; means over runs."""
+def bump(ensemble: Ensemble, states: Tensor, outputs: Tensor, decoded: Tensor) -> tuple[ndarray, ndarray]:
+    """Norm of activity, and cosine of the output with the tuning at the decoded state; means over runs, `(S, T)`."""
     cosine = torch.cosine_similarity(outputs, ensemble.task.cells.tuning(decoded), -1)
     return states.norm(dim=-1).mean(1).numpy(), cosine.mean(1).numpy()
