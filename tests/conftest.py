@@ -1,6 +1,7 @@
 """Fixtures shared by the tests: small experiments and ensembles, made like the paper's."""
 
 import csv
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,10 @@ import torch
 from reactivation_core import experiments
 from reactivation_core.edition.execution import STATUS
 from reactivation_core.phases import untrained
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ARGUMENTS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+    --disable-component-update --disable-sync""".split()
 
 
 def pytest_addoption(parser):
@@ -25,6 +30,17 @@ def pytest_collection_modifyitems(items):
         return seconds.get(chapter, 60.0 if item.get_closest_marker("slow") else 0.0)
 
     items.sort(key=length, reverse=True)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("expected Chromium to look at the book, found none; on Debian: apt-get install chromium")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture
