@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.linalg
 import scipy.stats
 import sympy
 import torch
@@ -378,3 +379,42 @@ def test_densities_refuse(v):
     for make in (lambda: Gaussian(torch.ones(2), v), lambda: Mixture(normal(3, 2), v), lambda: Circle(1.0, v)):
         with pytest.raises(ValueError, match="finite variance"):
             make()
+
+
+def test_the_optimum_turns_a_ring_and_eq_18_is_its_first_order(generator):
+    s = (torch.arange(256, dtype=torch.float64) * (2 * math.pi / 256))[:, None]
+    D = torch.linalg.qr(normal(2, 2)).Q
+
+    def circle(s):
+        return torch.cat((s.cos(), s.sin()), -1)
+
+    first, optimum = (kind(circle, s, D, 0.02) for kind in (IdealNetwork, theory.OptimalNetwork))
+    optimum.n_points = 256
+    r = first.density.sample(50, generator)
+    gap = []
+    for turn in (0.2, 0.1):
+        ds = torch.full((50, 1), turn, dtype=torch.float64)
+        cos, sin = math.cos(turn), math.sin(turn)
+        turned = optimum.encode(
+            optimum.readout(optimum.step(r, 0 * ds, 0.0)) @ torch.tensor([[cos, sin], [-sin, cos]]).double()
+        )
+        torch.testing.assert_close(optimum.step(r, ds, 0.0), turned)
+        gap.append((first.step(r, ds, 0.0) - optimum.step(r, ds, 0.0)).norm(dim=-1).mean().item())
+    assert math.log2(gap[0] / gap[1]) == pytest.approx(2, abs=0.02)
+    torch.testing.assert_close(first.step(r, 0 * ds, 0.0), optimum.step(r, 0 * ds, 0.0))
+    # Evidence for one point alone leaves no other.
+    optimum.evidence = lambda ds: torch.nn.functional.one_hot(torch.tensor(3), 256).expand(len(ds), -1)
+    torch.testing.assert_close(optimum.step(r, 0 * ds, 0.0), first.density.points[[3]].expand(50, -1))
+
+
+@pytest.mark.parametrize("variance, v, correlation", [(1.0, 0.1, 0.9), (2.0, 0.01, 0.5), (0.5, 0.3, 0.99)])
+def test_waking_multiplier_gives_sleep_the_variance_of_waking(variance, v, correlation):
+    b, waking = 1 - v / (variance + v), theory.waking_variance(variance, v, correlation)
+    c = theory.waking_multiplier(variance, v, correlation)
+    assert c * v / (1 - b**2) == pytest.approx(waking)
+    # Of estimate and position together, after a step: (b + g) x̂ moves with (α - 1) x, and x with α x.
+    step = np.array([[b, correlation - 1], [0, correlation]])
+    pushed = variance * (1 - correlation**2) * np.ones((2, 2)) + np.diag([v, 0])
+    joint = scipy.linalg.solve_discrete_lyapunov(step, pushed)
+    assert joint[0, 0] == pytest.approx(waking)
+    assert 1 < c < 3

@@ -1,9 +1,10 @@
-"""With its denoiser an ideal network stays by the ring; without it, it leaves."""
+"""What keeps an ideal network by its ring, what tangent steps lose, and what walls tell."""
 
 import pytest
+import torch
 
-from reactivation_core import experiments, phases
-from reactivation_core.protocols.tracking import distances
+from reactivation_core import experiments, phases, theory
+from reactivation_core.protocols.tracking import Walls, circle_error, distances
 
 
 def test_distances_with_and_without_the_denoiser(generator):
@@ -16,3 +17,23 @@ def test_distances_with_and_without_the_denoiser(generator):
     kept, lost, short = (x[:, -1].mean().item() for x in found)
     assert kept == pytest.approx(v * (31 + n_steps), rel=0.1)
     assert lost == pytest.approx(v * 32 * n_steps + short, rel=0.1)
+
+
+def test_on_a_circle_turns_err_by_noise_alone_and_tangents_fall_short(generator):
+    ring, sd = theory.Circle(1.0, 4e-4), 0.3
+    turns = sd * torch.randn(3000, 40, generator=generator, dtype=torch.float64)
+    error = {tangent: circle_error(ring, turns, tangent, generator)[:, -1].mean().item() for tangent in (False, True)}
+    short = (turns - turns.atan()).square().mean().item()
+    assert error[False] == pytest.approx(40 * ring.v, rel=0.1)
+    assert error[True] == pytest.approx(40 * (ring.v + short), rel=0.1) and short > ring.v
+
+
+def test_walls_say_where_a_displacement_is_likely(generator):
+    motion, side = experiments.get("position-noisy-unbiased").task.motion, 101
+    walls = Walls(motion, side, 2000, generator)
+    assert walls.share.sum(0) == pytest.approx(1)
+    likely = walls(torch.tensor([[[0.04, 0.0], [-0.04, 0.0], [0.0, 0.0]]])).reshape(3, side, side)
+    # A large step to the right is unlikely where it is stopped, and as likely as to the left in the middle.
+    assert likely[0, -1, 50] < 0.5 * likely[0, 50, 50]
+    assert likely[0].flip(0) == pytest.approx(likely[1], rel=1e-2)
+    assert likely[2, 50, 50] > likely[0, 50, 50]

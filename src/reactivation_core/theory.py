@@ -272,6 +272,17 @@ def waking_variance(variance: float, v: float, correlation: float) -> float:
     return (variance + v) / (1 + b) + 2 * variance * (1 - correlation) / (1 + b) / (1 - correlation * b)
 
 
+def waking_multiplier(variance: float, v: float, correlation: float) -> float:
+    r"""The multiplier of the noise's variance with which sleep keeps the law of the estimate of `waking_variance`. With
+    $\lambda = \Lambda + v$ and $b = 1 - v/\lambda$,
+
+    $$ c = 1 + \frac{\operatorname{Var}(b\,\hat x + \Delta x) - \operatorname{Var}(b\,\hat x)}{v}
+         = 1 + \frac{2\Lambda}{\lambda}\,\frac{1 - \alpha}{1 - \alpha b} . $$
+    """
+    signal, b = variance / (variance + v), 1 - v / (variance + v)
+    return 1 + 2 * signal * (1 - correlation) / (1 - correlation * b)
+
+
 def mean_cosine(concentration: float) -> float:
     r"""Mean of $\cos\theta$ for a von Mises angle with this concentration about 0, $I_1(\kappa)/I_0(\kappa)$."""
     kappa = torch.tensor(concentration, dtype=torch.float64)
@@ -441,6 +452,35 @@ class IdealNetwork(Runnable):
         r"""Covariance $v\,G(s_j)^{-1}$, $G = m'^\top m'$, by which one step's noise moves the estimate of the state, to
         first order in $v$."""
         return self.density.v * torch.linalg.inv(torch.einsum("ajn,bjn->jab", self.tangents, self.tangents))
+
+
+class OptimalNetwork(IdealNetwork):
+    r"""The one-step optimum, for states on a set of points: a step to the mean of the next clean activity,
+
+    $$ r + g^*(r, \Delta s) = E[D^\dagger f(s + \Delta s) \mid r, \Delta s]
+       = \sum_j p(s_j \mid r, \Delta s)\,D^\dagger f(s_j + \Delta s) . $$
+
+    `IdealNetwork`, Eq. (18), is its first-order expansion in $\Delta s$ where $\Delta s$ tells nothing of $s$. That is
+    taken for granted unless `evidence` gives $p(\Delta s \mid s_j)$, in any scale, as `(*shape, J)` from `(*shape, d)`.
+    """
+
+    evidence: Callable[[Tensor], Tensor] | None = None
+
+    def __init__(self, f: Callable[[Tensor], Tensor], s: Float[Tensor, "J d"], D: Float[Tensor, "N_o N_r"], v: float):
+        super().__init__(f, s, D, v)
+        self.f = f
+        # The sum is cut to the likeliest points; the others should have no weight.
+        self.n_points = min(32 * s.shape[1], len(s))
+
+    def step(self, r, ds, noise):
+        """As that of `IdealNetwork`."""
+        weight = self.density.posterior(r)
+        if self.evidence is not None:
+            weight = weight * self.evidence(ds)
+        weight, chosen = weight.topk(self.n_points)
+        target = self.f((self.s[chosen] + ds[..., None, :]).flatten(0, -2)).unflatten(0, chosen.shape)
+        weight = (weight / weight.sum(-1, keepdim=True)).to(target)
+        return self.encode((weight[..., None, :] @ target).squeeze(-2)) + noise
 
 
 class LeakyIdealNetwork(IdealNetwork):
