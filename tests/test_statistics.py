@@ -150,6 +150,12 @@ def test_circular_density_of_even_angles_is_uniform():
     assert density(np.linspace(-np.pi, np.pi, 7)) == pytest.approx(1 / (2 * np.pi))
 
 
+def test_circular_density_takes_a_factor_of_the_bandwidth():
+    theta = np.linspace(-0.5, 0.5, 7)
+    narrow, h = CircularDensity(np.zeros(4), 0.1), 0.1 * np.pi / np.sqrt(3) * 4 ** (-1 / 5)
+    assert narrow(theta) == pytest.approx(scipy.stats.norm.pdf(theta, 0, h), rel=1e-5)
+
+
 def test_circular_density_samples_follow_the_density(rng):
     density = CircularDensity(rng.vonmises(3, 2, 300))
     moment = np.exp(-1j * density.sample(40_000, rng)).mean()
@@ -203,11 +209,6 @@ def test_interval_equals_scipy():
             "expected positions that differ at every time, got one at 1 of 3 times",
         ),
         (statistics.transitions, [np.full((3, 8, 2), np.nan), 1, 2.2, 4], "expected finite positions, got 48 others"),
-        (
-            densities.squared_mmd,
-            [np.arange(8.0).reshape(4, 2), np.full((4, 2), 0.1)],
-            "expected points with a median distance above 0, got 0",
-        ),
     ],
 )
 def test_what_is_not_defined_is_refused(function, arguments, message):
@@ -268,6 +269,19 @@ def test_explained_variance_of_a_known_covariance(rng):
     assert explained == pytest.approx(np.cumsum(sd**2) / (sd**2).sum(), abs=0.005)
 
 
+def test_independent_noise_is_subtracted_from_every_component(rng):
+    signal = rng.normal(size=(200_000, 2)) * (3.0, 1.0)
+    states = np.pad(signal, ((0, 0), (0, 48))) + 0.5 * rng.normal(size=(200_000, 50))
+    assert statistics.explained_variance(states, 0.25)[:2] == pytest.approx([0.9, 1.0], abs=0.005)
+    assert statistics.explained_variance(states)[1] == pytest.approx(10.5 / 22.5, abs=0.005)
+
+
+def test_participation_ratio_counts_equal_variances(rng):
+    even = rng.normal(size=(200_000, 6)) * (2, 2, 2, 2, 0, 0)
+    assert statistics.participation_ratio(even + 3) == pytest.approx(4, rel=0.01)
+    assert statistics.participation_ratio(even * (1, 0, 0, 0, 1, 1)) == pytest.approx(1)
+
+
 def test_dimensions_counts_components():
     explained = np.array([[0.5, 0.8, 0.95, 1.0], [0.9, 0.95, 0.99, 1.0]])
     assert statistics.dimensions(explained).tolist() == [3, 1]
@@ -281,6 +295,14 @@ def test_step_lengths():
 def test_coverage_counts_tiles():
     assert statistics.coverage(np.array([[0.5, 0.5], [0.6, 0.6], [-0.5, -0.5]]), 2.0) == 2 / 121
     assert statistics.coverage(np.array([[5.0, 5.0]]), 2.0) == 0
+
+
+def test_unevenness_of_half_a_box_and_of_draws_from_the_whole(rng):
+    draws = rng.uniform(-1, 1, (100_000, 2))
+    assert statistics.unevenness(draws, 2.0) == pytest.approx(60 / 100_000, rel=0.5)
+    # Five columns of eleven, and what lies outside the box does not count.
+    half = draws[draws[:, 0] < -1 / 11]
+    assert statistics.unevenness(np.concatenate((half, half + 5)), 2.0) == pytest.approx(np.log(11 / 5), abs=0.003)
 
 
 def test_total_variance_is_per_trajectory_and_summed_over_coordinates(rng):
@@ -475,21 +497,6 @@ def test_sliced_wasserstein_scales_with_the_unit_and_vanishes_on_one_sample(rng)
     one, ten = (densities.sliced_wasserstein(f * x, f * y, np.random.default_rng(1)) for f in (1, 10))
     assert ten == pytest.approx(10 * one)
     assert densities.sliced_wasserstein(x, x[::-1], rng) == pytest.approx(0)
-
-
-@pytest.mark.parametrize("shift", [0.0, 0.5, 2.0])
-def test_mmd_of_shifted_normal_laws(rng, shift):
-    d = 4
-    x, y = two_normals(rng, 3000, np.eye(d)[0] * shift, 1.0)
-    # The median distance of two standard normal points, each coordinate of whose difference has variance 2.
-    h2 = 2 * scipy.stats.chi2.median(d)
-    expected = 2 * (h2 / (h2 + 2)) ** (d / 2) * (1 - np.exp(-(shift**2) / (2 * (h2 + 2))))
-    assert densities.squared_mmd(x, y) == pytest.approx(expected, rel=0.1, abs=1e-3)
-
-
-def test_mmd_is_unbiased(rng):
-    values = [densities.squared_mmd(*two_normals(rng, 30, np.zeros(3), 1.0)) for _ in range(400)]
-    assert abs(np.mean(values)) < 3 * scipy.stats.sem(values)
 
 
 def test_a_ring_has_one_long_loop_and_a_cloud_has_none():

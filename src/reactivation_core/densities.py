@@ -5,6 +5,8 @@ Kernel estimates in the plane and on the circle with SciPy's default bandwidth; 
 Source: Krishna et al. (2024), Appendix A.2; Scott (1992) for the bandwidth.
 """
 
+import itertools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,7 +17,6 @@ import scipy.spatial
 import scipy.stats
 from jaxtyping import Float
 from numpy import ndarray
-from sklearn.metrics.pairwise import euclidean_distances
 
 # A density ratio is clipped to [1 / CLIP, CLIP], as in the released code, before its logarithm is averaged.
 CLIP = 1e7
@@ -60,11 +61,15 @@ class KernelDensity:
         shape: list[int] = [scipy.fft.next_fast_len(n, real=True) for n in extent]  # pyright: ignore[reportAssignmentType]
         counts = self._bin((white - self.origin) / self.spacing, shape)
         # Sharing a point linearly between two bins adds spacing²/6 to the variance of the kernel.
-        width = np.sqrt(self.bandwidth**2 / self.spacing**2 - 1 / 6)
-        spectrum = scipy.ndimage.fourier_gaussian(scipy.fft.rfft2(counts), width, n=shape[1])
-        smooth = scipy.fft.irfft2(spectrum, shape)
+        variance = self.bandwidth**2 / self.spacing**2 - 1 / 6
+        spectrum = scipy.fft.rfft2(counts)
+        for axis, frequency in enumerate((scipy.fft.fftfreq(shape[0]), scipy.fft.rfftfreq(shape[1]))):
+            omega = 2 * np.pi * frequency
+            # The kernel, over the transfer function of the cubic spline that is to pass through the values.
+            gain = np.exp(-variance * omega**2 / 2) * 3 / (2 + np.cos(omega))
+            spectrum *= np.expand_dims(gain, 1 - axis)
         volume = len(points) * self.spacing**2 * np.linalg.det(self.root)
-        self.coefficients = scipy.ndimage.spline_filter(smooth / volume)
+        self.coefficients = scipy.fft.irfft2(spectrum, shape) / volume
 
     def _whiten(self, x: ndarray) -> ndarray:
         return np.linalg.solve(self.root, (x - self.mean).T).T
@@ -72,14 +77,11 @@ class KernelDensity:
     @staticmethod
     def _bin(position: ndarray, shape: list[int]) -> ndarray:
         lower = np.floor(position).astype(int)
-        upper_share = position - lower
-        counts = np.zeros(shape)
-        for i in (0, 1):
-            for j in (0, 1):
-                share = np.abs(1 - i - upper_share[:, 0]) * np.abs(1 - j - upper_share[:, 1])
-                index = np.ravel_multi_index((lower + (i, j)).T, shape)
-                counts += np.bincount(index, share, minlength=counts.size).reshape(shape)
-        return counts
+        upper = position - lower
+        corners = [np.array(corner) for corner in itertools.product((0, 1), repeat=2)]
+        index = np.concatenate([np.ravel_multi_index((lower + corner).T, shape) for corner in corners])
+        share = np.concatenate([np.abs(1 - corner - upper).prod(1) for corner in corners])
+        return np.bincount(index, share, math.prod(shape)).reshape(shape)
 
     def __call__(self, x: Float[ndarray, "*shape 2"]) -> Float[ndarray, "*shape"]:
         """Density at `x`, per unit area; 0 further than 8 bandwidths from all points."""
@@ -132,19 +134,20 @@ class CircularDensity:
 
     Args:
         angles: in radians, from any interval.
+        factor: of Scott's bandwidth, to see what depends on it.
 
     Raises:
         ValueError: for another shape, no angles, or values that are not finite.
     """
 
-    def __init__(self, angles: ndarray):
+    def __init__(self, angles: ndarray, factor: float = 1.0):
         angles = np.asarray(angles, dtype=float)
         if angles.ndim != 1 or len(angles) == 0:
             raise ValueError(f"expected angles of shape (n,), got {angles.shape}")
         if not np.isfinite(angles).all():
             raise ValueError("expected finite angles, got others")
         self.angles = angles
-        self.bandwidth = np.pi / np.sqrt(3) * len(angles) ** (-1 / 5)
+        self.bandwidth = factor * np.pi / np.sqrt(3) * len(angles) ** (-1 / 5)
         # Terms beyond k = 7 / h are below 1e-10.
         self.k = np.arange(1, np.ceil(7 / self.bandwidth) + 1)
         moments = np.array([np.exp(-1j * k * angles).mean() for k in self.k])
@@ -181,9 +184,9 @@ def kernel(positions: Float[ndarray, "S *shape 2"], factor: float = 1.0) -> list
     return [KernelDensity(x.reshape(-1, 2), factor) for x in positions]
 
 
-def circular(bearings: Float[ndarray, " S *shape"]) -> list[CircularDensity]:
+def circular(bearings: Float[ndarray, " S *shape"], factor: float = 1.0) -> list[CircularDensity]:
     """Density on the circle of each network, over all its trajectories and steps."""
-    return [CircularDensity(x.ravel()) for x in bearings]
+    return [CircularDensity(x.ravel(), factor) for x in bearings]
 
 
 def estimate(states: Float[ndarray, "S *shape d"]) -> list[KernelDensity] | list[CircularDensity]:
@@ -230,24 +233,3 @@ def sliced_wasserstein(
     u = generator.standard_normal((x.shape[1], n_projections))
     u = (u / np.linalg.norm(u, axis=0)).astype(x.dtype)
     return float(np.abs(np.sort(x @ u, 0) - np.sort(y @ u, 0)).mean(dtype=float))
-
-
-def squared_mmd(x: Float[ndarray, "n d"], y: Float[ndarray, "m d"]) -> float:
-    r"""Unbiased estimate of the squared maximum mean discrepancy, which is 0 if and only if the two laws are equal:
-
-    $$ E\,k(x, x') - 2\,E\,k(x, y) + E\,k(y, y'), \qquad k(a, b) = e^{-\lVert a - b\rVert^2 / 2h^2}, $$
-
-    $h$ the median distance between points of `y`, so that all that is compared with one `y` has one kernel. Negative
-    values happen; unbiased for independent draws only.
-
-    Source: Gretton et al. (2012).
-
-    Raises:
-        ValueError: if half of the pairs of `y` are the same point.
-    """
-    xx, yy = (scipy.spatial.distance.squareform(euclidean_distances(z, squared=True), checks=False) for z in (x, y))
-    xy = euclidean_distances(x, y, squared=True)
-    h2 = np.median(yy)
-    if not h2 > 0:
-        raise ValueError(f"expected points with a median distance above 0, got {h2**0.5:g}")
-    return float(sum(sign * np.exp(-d / (2 * h2)).mean() for sign, d in ((1, xx), (-2, xy), (1, yy))))

@@ -108,9 +108,21 @@ def principal_components(states: Float[ndarray, "n N_r"], n_components: int | No
     return PCA(n_components, svd_solver="covariance_eigh").fit(states)
 
 
-def explained_variance(states: Float[ndarray, "n N_r"]) -> Float[ndarray, " N_r"]:
-    """Fraction of the variance of activity in the first 1, 2, … principal components."""
-    return np.cumsum(principal_components(states).explained_variance_ratio_)
+def explained_variance(states: Float[ndarray, "n N_r"], noise: float = 0.0) -> Float[ndarray, " N_r"]:
+    """Fraction of the variance of activity in the first 1, 2, … principal components.
+
+    Independent noise of variance `noise` in every unit adds as much to each component, and is subtracted; the curve may
+    then exceed 1 before it ends there.
+    """
+    variances = principal_components(states).explained_variance_ - noise
+    return np.cumsum(variances) / variances.sum()
+
+
+def participation_ratio(states: Float[ndarray, "n N_r"]) -> float:
+    r"""Dimension of activity with the covariance $C$, $(\operatorname{tr} C)^2 / \operatorname{tr} C^2$: $k$ where $k$
+    components have equal variances and the others none."""
+    variances = principal_components(states).explained_variance_
+    return float(variances.sum() ** 2 / (variances**2).sum())
 
 
 def project(states: dict[str, Float[ndarray, "S B T N_r"]]) -> dict[str, Float[ndarray, "S n 2"]]:
@@ -156,9 +168,19 @@ def step_lengths(positions: Float[ndarray, "*shape T d"]) -> Float[ndarray, "*sh
 
 def coverage(positions: Float[ndarray, "*shape 2"], box: float) -> float:
     """Fraction of the 11 x 11 tiles of a box centred on 0 that hold at least one position."""
+    return float((_in_tiles(positions, box) > 0).mean())
+
+
+def unevenness(positions: Float[ndarray, "*shape 2"], box: float) -> float:
+    """Divergence of the shares of the 11 x 11 tiles of a box centred on 0 from equal ones, in nats, of the positions
+    inside it. Of $n$ independent draws of the uniform density about $60/n$."""
+    counts = _in_tiles(positions, box)
+    return float(np.log(counts.size) - scipy.stats.entropy(counts.ravel()))
+
+
+def _in_tiles(positions: ndarray, box: float) -> Float[ndarray, "11 11"]:
     edges = np.linspace(-box / 2, box / 2, 12)
-    counts, _, _ = np.histogram2d(*positions.reshape(-1, 2).T, bins=(edges, edges))
-    return float((counts > 0).mean())
+    return np.histogram2d(*positions.reshape(-1, 2).T, bins=(edges, edges))[0]
 
 
 def total_variance(positions: Float[ndarray, "*shape T d"]) -> Float[ndarray, "*shape"]:

@@ -1,18 +1,20 @@
-r"""Does a network have the waking law of activity asleep, $\tilde p(r) = p(r)$? Distances, space by space.
+r"""Does a network have the waking law of activity asleep, $\tilde p(r) = p(r)$?
 
-Densities cannot be estimated in hundreds of dimensions, and none is needed: two distances, the sliced Wasserstein one
-and the maximum mean discrepancy, are 0 for equal laws only and take samples. They are measured in `SPACES`: activity;
-its parts along and across the manifold, the principal components of clean waking activity that hold 99 % of its
-variance, and the others; its direction $r/\lVert r\rVert$; outputs $D\,r$; and decoded states, bearings as points of
-the unit circle.
+Densities cannot be estimated in hundreds of dimensions, and none is needed. If two laws are equal, no classifier can
+tell states of one from states of the other, in trajectories that it was not fitted to; `auc` is the chance that it
+ranks a state of sleep above one of waking, 1/2 for equal laws. The sliced Wasserstein distance says where laws differ,
+in each of `SPACES`: activity; its parts along and across the manifold, the principal components of clean waking
+activity that hold 99 % of its variance, and the others; its direction $r/\lVert r\rVert$; outputs $D\,r$; and decoded
+states, bearings as points of the unit circle. It sees means and variances, and little of how units go together.
 
-Beside sleep stand a second and independent waking set, the *floor*, as equal laws are no nearer than that; and shuffled
-waking states, in which each unit keeps its law and nothing else is left. Where shuffled states are as near as sleep is,
-a small distance says nothing of the joint law.
+Beside sleep stand two further and independent waking sets, whose means are the *floor*, as equal laws are no nearer
+than that; and shuffled waking states, in which each unit keeps its law and nothing else is left.
 
-Source: Bonneel et al. (2015) and Gretton et al. (2012) for the distances; Krishna et al. (2024), Section 2.4.
+Source: Lopez-Paz and Oquab (2017) for tests by classifiers, Bonneel et al. (2015) for the distance; Krishna et al.
+(2024), Section 2.4.
 """
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -20,12 +22,18 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
+from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
+from sklearn.model_selection import GroupKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from reactivation_core import densities, phases, statistics
 from reactivation_core.phases import Ensemble
 from reactivation_core.streams import spawn
 
 SPACES = ("states", "along", "across", "direction", "outputs", "decoded")
+# Those in which sleep is told from waking.
+TOLD = ("states", "direction")
 # What is compared with waking; "early" are the first 20 steps, "late" the last 20. Asleep, c = 2 if not said.
 RUNS = ("awake early", "awake late", "asleep early", "asleep late", "asleep late, c = 1", "shuffled")
 
@@ -55,16 +63,17 @@ class Spaces:
 
 
 class Sample(NamedTuple):
-    """States of one network: the waking reference, what is compared with it, and waking without noise."""
+    """States of one network, those of a trajectory together: a reference set, sets of `RUNS` to compare with it, and
+    waking without noise."""
 
     reference: Float[ndarray, "n N"]
-    others: dict[str, Float[ndarray, "n N"]]
+    runs: dict[str, list[Float[ndarray, "n N"]]]
     clean: Float[ndarray, "m N"]
 
 
 def sample(ensemble: Ensemble, n_trajectories: int, n_steps: int, generator: torch.Generator, seed: int) -> Sample:
-    """States of `RUNS`, every second step of a window, and as reference ten evenly spaced steps of another waking set;
-    without noise, the first half of the steps of half as many trajectories.
+    """States of `RUNS`, every second step of a window, three independent sets of those awake; as reference ten evenly
+    spaced steps of the first waking set; without noise, the first half of the steps of half as many trajectories.
 
     Args:
         ensemble: one network; one without noise awake has none asleep.
@@ -86,54 +95,97 @@ def sample(ensemble: Ensemble, n_trajectories: int, n_steps: int, generator: tor
     def flat(r, steps):
         return r[:, steps].reshape(-1, r.shape[-1])
 
-    first, second, clean = awake(scale), awake(scale), awake(0.0, 2)
+    waking, clean = [awake(scale) for _ in range(3)], awake(0.0, 2)
     doubled, single = asleep(2.0), asleep(1.0)
-    runs = (second, "early"), (second, "late"), (doubled, "early"), (doubled, "late"), (single, "late")
-    others = [flat(run, windows[when]) for run, when in runs]
-    others.append(np.random.default_rng(seed).permuted(others[1], axis=0))
-    reference = flat(first, np.arange(1, 11) * n_steps // 10 - 1)
-    return Sample(reference, dict(zip(RUNS, others, strict=True)), flat(clean, slice(None)))
+    runs = {f"awake {name}": [flat(r, steps) for r in waking] for name, steps in windows.items()}
+    runs |= {f"asleep {name}": [flat(doubled, steps)] for name, steps in windows.items()}
+    runs["asleep late, c = 1"] = [flat(single, windows["late"])]
+    runs["shuffled"] = [np.random.default_rng(seed).permuted(runs["awake late"][1], axis=0)]
+    reference = flat(waking[0], np.arange(1, 11) * n_steps // 10 - 1)
+    return Sample(reference, runs, flat(clean, slice(None)))
 
 
-class Distances(NamedTuple):
-    r"""Distances of `RUNS` from the waking reference.
+def auc(x: Float[ndarray, "n d"], y: Float[ndarray, "m d"], n_trajectories: int, n_folds: int = 5) -> float:
+    r"""Area under the receiver operating characteristic of a quadratic discriminant between two sets of states, the
+    mean over folds of trajectories that it was not fitted to: 0.5 for equal laws, $\Phi(\delta/\sqrt 2)$ for normal
+    laws of one covariance whose means are $\delta$ standard deviations apart.
 
-    `sw` is the sliced Wasserstein distance in waking standard deviations of a random projection in that space, `mmd`
-    the squared maximum mean discrepancy of every second state. `mean` is the distance of mean activities over the root
-    of its total waking variance, `norm` the gain in $\lVert r\rVert$ in waking standard deviations.
+    Args:
+        x, y: as many states of each trajectory, those of a trajectory together.
+        n_trajectories: of each set.
+        n_folds: parts of the trajectories that are held out in turn.
+    """
+    states, of_y = np.concatenate((x, y)), np.repeat((0, 1), (len(x), len(y)))
+    groups = np.concatenate([np.repeat(np.arange(n_trajectories), len(z) // n_trajectories) for z in (x, y)])
+    # A hundredth of the unit matrix keeps covariances invertible where states hardly vary.
+    classifier = make_pipeline(StandardScaler(), QuadraticDiscriminantAnalysis(reg_param=0.01))
+    folds = GroupKFold(n_folds)
+    return float(cross_val_score(classifier, states, of_y, groups=groups, cv=folds, scoring="roc_auc").mean())
+
+
+class Comparison(NamedTuple):
+    r"""`RUNS` beside waking; the floor, of "awake early" and "awake late", is the mean over independent waking sets.
+
+    `auc` is that between a run and waking in the steps "late", in `TOLD`, by the first 30 principal components of all
+    that is compared; 0.5 for what is not. `sw` is the sliced Wasserstein distance
+    from the reference, in waking standard deviations of a random projection in that space. `norm` is the gain in
+    $\lVert r\rVert$ in waking standard deviations.
     """
 
+    auc: Float[ndarray, "S runs told"]
     sw: Float[ndarray, "S runs spaces"]
-    mmd: Float[ndarray, "S runs spaces"]
-    mean: Float[ndarray, "S runs"]
     norm: Float[ndarray, "S runs"]
 
     def over_floor(self, run: str) -> Float[ndarray, "S spaces"]:
-        """The sliced distance of a run over that of a second waking set in the same steps, the mean over networks."""
+        """The sliced distance of a run over that of further waking sets in the same steps, the mean over networks."""
         floor = "awake early" if "early" in run else "awake late"
         return self.sw[:, RUNS.index(run)] / self.sw[:, RUNS.index(floor)].mean(0)
 
 
-def distances(of: Spaces, found: Sample, seed: int) -> Distances:
-    """Distances of one network's sample, without the axis `S`; all are of the same random projections."""
-    to = of(found.reference)
-    norms, spread = np.linalg.norm(found.reference, axis=1), math.sqrt(found.reference.var(0).sum())
-    sw, mmd, mean, norm = [], [], [], []
-    for states in found.others.values():
-        pairs = [(x, to[space]) for space, x in of(states).items()]
-        sw.append(
-            [
-                densities.sliced_wasserstein(x, y, np.random.default_rng(seed)) / math.sqrt(y.var(0).mean())
-                for x, y in pairs
-            ]
-        )
-        mmd.append([densities.squared_mmd(x[::2], y[::2]) for x, y in pairs])
-        mean.append(np.linalg.norm(states.mean(0) - found.reference.mean(0)) / spread)
-        norm.append((np.linalg.norm(states, axis=1).mean() - norms.mean()) / norms.std())
-    return Distances(*map(np.array, (sw, mmd, mean, norm)))
+Points = dict[str, Float[ndarray, "n d"]]
 
 
-def compare(ensemble: Ensemble, n_trajectories: int, n_steps: int, generator: torch.Generator, seed: int) -> Distances:
+def told_apart(runs: dict[str, list[Points]], n_trajectories: int) -> Float[ndarray, "runs told"]:
+    """`Comparison.auc` of one network's states in `TOLD`."""
+    values = np.full((len(RUNS), len(TOLD)), 0.5)
+    for j, space in enumerate(TOLD):
+        late = {run: [of[space] for of in runs[run]] for run in RUNS if "late" in run}
+        every = np.concatenate([x for sets in late.values() for x in sets])
+        # Of all sets together: components of one set would fit its noise, and tell it from the others.
+        basis = statistics.principal_components(every, min(30, every.shape[1]))
+        scores = {run: [basis.transform(x) for x in sets] for run, sets in late.items()}
+        waking = scores.pop("awake late")
+        pairs = {run: [(x, waking[0])] for run, (x,) in scores.items()}
+        pairs["awake late"] = list(itertools.combinations(waking, 2))
+        for run, of in pairs.items():
+            values[RUNS.index(run), j] = np.mean([auc(*pair, n_trajectories) for pair in of])
+    return values
+
+
+def distances(reference: Points, runs: dict[str, list[Points]], seed: int) -> Float[ndarray, "runs spaces"]:
+    """`Comparison.sw` of one network's states; all distances are of the same projections."""
+
+    def sliced(of):
+        pairs = [(of[space], reference[space]) for space in reference]
+        generators = (np.random.default_rng(seed) for _ in pairs)
+        return [
+            densities.sliced_wasserstein(x, y, generator) / math.sqrt(y.var(0).mean())
+            for (x, y), generator in zip(pairs, generators, strict=True)
+        ]
+
+    # The first waking set holds the reference.
+    return np.array([np.mean([sliced(of) for of in sets[run.startswith("awake") :]], 0) for run, sets in runs.items()])
+
+
+def gains(reference: Points, runs: dict[str, list[Points]]) -> Float[ndarray, " runs"]:
+    """`Comparison.norm` of one network's states."""
+    norms = np.linalg.norm(reference["states"], axis=1)
+    return np.array([np.linalg.norm(sets[-1]["states"], axis=1).mean() - norms.mean() for sets in runs.values()]) / (
+        norms.std()
+    )
+
+
+def compare(ensemble: Ensemble, n_trajectories: int, n_steps: int, generator: torch.Generator, seed: int) -> Comparison:
     """Every network's `RUNS` beside its waking.
 
     Args:
@@ -144,5 +196,8 @@ def compare(ensemble: Ensemble, n_trajectories: int, n_steps: int, generator: to
     rows = []
     for i, one in enumerate(spawn(generator, ensemble.numbers)):
         found = sample(ensemble[i], n_trajectories, n_steps, one, seed)
-        rows.append(distances(Spaces(ensemble[i], found.clean), found, seed))
-    return Distances(*map(np.array, zip(*rows, strict=True)))
+        of = Spaces(ensemble[i], found.clean)
+        reference, runs = of(found.reference), {run: [of(r) for r in sets] for run, sets in found.runs.items()}
+        told = told_apart(runs, n_trajectories)
+        rows.append((told, distances(reference, runs, seed), gains(reference, runs)))
+    return Comparison(*map(np.array, zip(*rows, strict=True)))
