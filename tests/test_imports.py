@@ -16,10 +16,10 @@ from reactivation_core import cells
 ROOT = Path(__file__).parents[1]
 PROTOCOLS = """denoising sampling tracking agreement spreading directions attractors rings motion spaces upper_bound
     pseudoinverse integration stationarity correction optimum update sustaining rotation decoding refinement resolution
-    variations forgetting overview diffusion driving temperature gating exchange""".split()
+    variations forgetting overview diffusion driving temperature gating exchange currents""".split()
 PACKAGES = {"protocols": PROTOCOLS, "edition": ["claims", "chapters", "execution"]}
-ORDER = """circular streams noise networks theory densities statistics cells trajectories tasks recurrence experiments
-    phases manifolds dynamics protocols store training cluster figures edition cli""".split()
+ORDER = """circular streams noise networks theory samplers densities statistics cells trajectories tasks recurrence
+    experiments phases manifolds dynamics protocols store training cluster figures edition cli""".split()
 # With the modules of packages in place.
 FLAT = [f"{name}/{of}" if of else name for name in ORDER for of in PACKAGES.get(name, [""])]
 SOURCE = ROOT / "src" / "reactivation_core"

@@ -158,32 +158,6 @@ def test_tempered_density_is_stationary():
     assert sympy.simplify(change) == 0
 
 
-LINE = torch.linspace(-6, 6, 601, dtype=torch.float64)
-
-
-@pytest.mark.parametrize("c", [1.0, 2.0])
-@pytest.mark.parametrize("variance", [0.01, 1.0])
-def test_stationary_law_of_normal_activity(variance, c):
-    v = 0.01
-    density = Gaussian(torch.tensor([variance - v]), v)
-    q = theory.stationary_law(density, v, LINE, c)
-    assert q.sum() == pytest.approx(1)
-    assert q @ LINE**2 == pytest.approx(theory.stationary_variance(variance, v, c), rel=1e-6)
-
-
-@pytest.mark.parametrize("v", [0.1, 0.01])
-def test_across_the_manifold_the_step_does_not_help(v):
-    absolute, second, fourth = theory.weak_error(Gaussian(torch.zeros(1), v), v, LINE)
-    assert (absolute, second, fourth) == pytest.approx((math.sqrt(2) - 1, 1, 3), rel=0.01)
-
-
-def test_weak_error_is_of_first_order():
-    density = Mixture(torch.tensor([[-1.0], [1.5]]), 0.5, torch.tensor([0.4, 0.6]))
-    errors = [theory.weak_error(density, v, LINE)[1] for v in (0.04, 0.02, 0.01)]
-    orders = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
-    assert orders == pytest.approx([1, 1], abs=0.1)
-
-
 def test_sampling_the_posterior_is_exact_where_its_mean_is_not(generator):
     v, angle, n = 0.1, torch.arange(128, dtype=torch.float64) * (2 * math.pi / 128), 20_000
     points = torch.stack((angle.cos(), angle.sin()), -1)
@@ -209,6 +183,40 @@ def test_quiescence_on_a_ring_forgets_its_place(generator):
     correlation = (r[:, 0] / r.norm(dim=-1)).mean().item()
     # σ = 1 and dt = v.
     assert -n_steps * v / math.log(correlation) == pytest.approx(theory.relaxation_time(2 * math.pi, 1, c), rel=0.05)
+
+
+ANGLES = torch.arange(101, dtype=torch.float64) * (2 * math.pi / 101)
+
+
+@pytest.mark.parametrize("kappa", [0.0, 1.5])
+def test_the_ring_generator_differentiates_and_keeps_its_law(kappa):
+    L = theory.ring_generator(-kappa * ANGLES.sin())
+    f = ANGLES.cos() + (2 * ANGLES).sin()
+    first, second = 2 * (2 * ANGLES).cos() - ANGLES.sin(), -ANGLES.cos() - 4 * (2 * ANGLES).sin()
+    torch.testing.assert_close(L @ f, second - kappa * ANGLES.sin() * first)
+    torch.testing.assert_close((kappa * ANGLES.cos()).exp() @ L, torch.zeros(101), atol=1e-9, rtol=0, check_dtype=False)
+
+
+def test_rates_of_a_level_ring_and_of_one_with_a_sharp_density():
+    assert theory.ring_rates(0 * ANGLES)[:5].tolist() == pytest.approx([0, 1, 1, 4, 4], abs=1e-8)
+    # Near the mode the diffusion is that of Ornstein and Uhlenbeck, whose gap is the curvature.
+    assert theory.ring_rates(-50 * ANGLES.sin())[1] == pytest.approx(50, rel=0.02)
+    with pytest.raises(ValueError, match="odd number"):
+        theory.ring_rates(torch.zeros(100, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("turns", [0.1, 1.0, 10.0])
+def test_a_current_keeps_the_law_and_makes_no_rate_less(turns):
+    p = ANGLES.cos().softmax(0) * 101 / (2 * math.pi)
+    still, moved = -ANGLES.sin(), turns / p - ANGLES.sin()
+    assert (p @ theory.ring_generator(moved)).abs().max() < 1e-8 * max(1, turns)
+    assert theory.ring_rates(moved)[1] >= theory.ring_rates(still)[1] - 1e-9
+
+
+def test_entropy_production_by_quadrature():
+    p = (0.7 * ANGLES.cos()).softmax(0) * 101 / (2 * math.pi)
+    expected = ((0.3 / p) ** 2 / 0.2 * p).mean() * 2 * math.pi
+    assert theory.ring_production(0.7, 0.3, 0.2) == pytest.approx(float(expected))
 
 
 def test_waking_variance_solves_its_recursion():

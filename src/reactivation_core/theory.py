@@ -218,23 +218,6 @@ def posterior_sampling(
     return r
 
 
-def stationary_law(density: Density, v: float, x: Float[Tensor, " K"], c: float = 2.0) -> Float[Tensor, " K"]:
-    """Law on the points `x` of a line, evenly spaced, that `langevin` leaves as it is: of its transition matrix from
-    point to point, without any draws. The points should reach beyond all activity, and lie closer than a step."""
-    mean = x + drift(density, x[:, None], v)[:, 0]
-    transition = torch.softmax(-((x - mean[:, None]) ** 2) / (2 * c * v), -1)
-    # One equation of the balance follows from the others; the sum of the law takes its place.
-    flow, right = transition.T - torch.eye(len(x), dtype=x.dtype), torch.zeros_like(x)
-    flow[0], right[0] = 1, 1
-    return torch.linalg.solve(flow, right)
-
-
-def weak_error(density: Density, v: float, x: Float[Tensor, " K"]) -> Float[Tensor, " 3"]:
-    r"""Relative error of $E\lvert x\rvert$, $E\,x^2$ and $E\,x^4$ in `stationary_law`, with $p$ as the law awake."""
-    p, q = density.log_prob(x[:, None]).softmax(0), stationary_law(density, v, x)
-    return torch.stack([(q @ h) / (p @ h) - 1 for h in (x.abs(), x**2, x**4)])
-
-
 def chain(
     density: Density, r: Float[Tensor, "*shape N"], v: float, c: float, n_steps: int, generator: torch.Generator
 ) -> Float[Tensor, "*shape T N"]:
@@ -316,6 +299,56 @@ def relaxation_time(length: float, sigma: float, c: float) -> float:
     The correlation of $e^{i\theta}$, $\theta$ the place along the curve as an angle, falls as $e^{-t/T}$; in seconds.
     """
     return 2 / (c * sigma**2) * (length / (2 * math.pi)) ** 2
+
+
+def ring_generator(drift: Float[Tensor, " n"]) -> Float[Tensor, "n n"]:
+    r"""Generator $L f = f'' + a f'$ of a diffusion on the circle, at `n` even angles from 0, with the drift $a$ there
+    over the diffusion constant.
+
+    Derivatives are those of trigonometric interpolation. The diffusion of places on a ring of radius $R$ with a von
+    Mises density has the generator $\frac{c\,\sigma^2}{2 R^2} L$ with $a = -\frac{2\kappa}{c} \sin\theta$. The real
+    parts of the eigenvalues of $-L$ are rates; the least but 0 is the spectral gap.
+
+    Source: Risken (1996), chapter 6, for the method of eigenfunctions.
+
+    Raises:
+        ValueError: for an even number of angles, whose highest harmonic has no derivative.
+    """
+    n = len(drift)
+    if n % 2 == 0:
+        raise ValueError(f"expected an odd number of angles, got {n}")
+    k = 1j * torch.fft.fftfreq(n, 1 / n, dtype=torch.float64)[:, None]
+    modes = torch.fft.fft(torch.eye(n, dtype=torch.complex128), dim=0)
+    first, second = (torch.fft.ifft(k**order * modes, dim=0).real for order in (1, 2))
+    return second + drift[:, None] * first
+
+
+def ring_rates(drift: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Real parts of the eigenvalues of minus `ring_generator`, least first: 0, the spectral gap, …"""
+    return torch.linalg.eigvals(-ring_generator(drift)).real.sort().values
+
+
+def ring_production(concentration: float, turns: float, diffusion: float) -> float:
+    r"""Entropy production of a diffusion on the circle that has a von Mises density $p$ and goes round $J$ = `turns`
+    times per unit of time, in nats per unit of time:
+
+    $$ \int \frac{(J/p)^2}{D}\,p\,d\theta = \frac{J^2}{D}\,\bigl(2\pi I_0(\kappa)\bigr)^2 . $$
+
+    Args:
+        diffusion: $D$, rad² per unit of time.
+    """
+    bessel = torch.special.i0(torch.tensor(concentration, dtype=torch.float64)).item()
+    return turns**2 / diffusion * (2 * math.pi * bessel) ** 2
+
+
+def switching_time(v: float, c: float, log_odds: float) -> float:
+    r"""Steps in which `langevin` forgets on which of two points at distance 2 it is, for small $v$:
+
+    $$ \sqrt{\frac{2\pi}{c\,v}}\; \frac{e^{1/2cv}}{2 \cosh(\lambda/2c)}, $$
+
+    $\lambda$ the logarithm of the ratio of their weights. For points at a distance $2a$ take $v/a^2$ for $v$.
+    """
+    return math.sqrt(2 * math.pi / (c * v)) * math.exp(1 / (2 * c * v)) / (2 * math.cosh(log_odds / (2 * c)))
 
 
 class Bounds(NamedTuple):
