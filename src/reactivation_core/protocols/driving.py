@@ -25,6 +25,8 @@ from reactivation_core import phases
 from reactivation_core.phases import Ensemble
 from reactivation_core.protocols import forgetting
 from reactivation_core.streams import spawn
+from reactivation_core.tasks import must_be
+from reactivation_core.trajectories import Animal
 
 # Side of a box whose walls are as good as never met, m.
 _OPEN = 200.0
@@ -44,7 +46,7 @@ def surrogate(
     """
     if walk not in WALKS:
         raise ValueError(f"expected a walk among {', '.join(WALKS)}, got {walk!r}")
-    motion = ensemble.task.motion
+    motion = must_be(Animal, ensemble.task.motion)
     if walk == "free":
         motion = motion.model_copy(update={"box": _OPEN, "drift": 0.0})
     ds = motion(n_trajectories, n_steps, spawn(generator, ensemble.numbers)).ds
