@@ -290,7 +290,7 @@ def test_the_scorecard_has_every_claim_with_its_verdict_for_every_law(data, monk
     assert (second["id"], second["value"], second["interval"], second["uniform"]) == ("b", None, None, None)
     assert claims.summary([first, second]) == "2 claims: 1 reproduced, 1 not measured"
     beyond = second | {"section": "beyond", "verdict": "does not hold"}
-    assert claims.summary([first, beyond]) == "1 claims: 1 reproduced; 1 predictions beyond the paper: 1 does not hold"
+    assert claims.summary([first, beyond]) == "1 claims: 1 reproduced; 1 predictions beyond the paper: 1 do not hold"
     assert "by chance: 1 of 40," in claims.limits(20 * [first])
 
 

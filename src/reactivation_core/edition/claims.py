@@ -205,11 +205,11 @@ def scorecard() -> list[dict[str, Any]]:
 
 def summary(entries: list[dict[str, Any]]) -> str:
     """How many claims have which verdict, in one line."""
-    parts = []
+    parts, plural = [], {"holds": "hold", "does not hold": "do not hold"}
     for section, what in (("paper", "claims"), ("beyond", "predictions beyond the paper")):
         counts = Counter(entry["verdict"] for entry in entries if entry["section"] == section)
         if counts:
-            verdicts = [f"{counts[name]} {name}" for name in get_args(Verdict) if counts[name]]
+            verdicts = [f"{counts[name]} {plural.get(name, name)}" for name in get_args(Verdict) if counts[name]]
             parts.append(f"{counts.total()} {what}: {', '.join(verdicts)}")
     return "; ".join(parts)
 
