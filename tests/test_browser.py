@@ -106,7 +106,7 @@ def test_every_page_is_whole(site, browser):
         page.on("pageerror", lambda error, note=note: note(f"script: {error}"))
         page.on("response", lambda answer, note=note: answer.ok or note(f"{answer.status} {answer.url}"))
         page.on("request", lambda ask, note=note: ask.url.startswith((address, "data:")) or note(f"asks for {ask.url}"))
-        if name not in ("intro.html", "live.html"):
+        if name not in ("index.html", "intro.html", "live.html"):
             page.on("request", lambda ask, note=note: "/live/" in ask.url and note(f"loads {ask.url}"))
         for width, scheme in ((1400, "light"), (390, "dark")):
             page.set_viewport_size({"width": width, "height": 900})

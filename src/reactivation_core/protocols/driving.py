@@ -48,7 +48,7 @@ def surrogate(
         raise ValueError(f"expected a walk among {', '.join(WALKS)}, got {walk!r}")
     motion = must_be(Animal, ensemble.task.motion)
     if walk == "free":
-        motion = motion.model_copy(update={"box": _OPEN, "drift": 0.0})
+        motion = Animal(**motion.model_dump() | {"box": _OPEN, "drift": 0.0})
     ds = motion(n_trajectories, n_steps, spawn(generator, ensemble.numbers)).ds
     return torch.zeros_like(ds) if walk == "none" else ds
 
