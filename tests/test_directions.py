@@ -110,7 +110,7 @@ def test_a_noise_that_has_a_mean_keeps_it(case, generator):
 
 def test_gated_networks_are_refused(tiny_experiment, generator):
     ensemble = phases.untrained(tiny_experiment.vary(network="gru"), 1, generator)
-    with pytest.raises(ValueError, match="rectified"):
+    with pytest.raises(ValueError, match="expected RNN, got GRU"):
         directions.inputs(ensemble, torch.zeros(1, 16))
 
 

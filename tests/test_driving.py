@@ -46,11 +46,11 @@ def test_the_same_law_is_not_told_apart_and_another_is_as_far_as_it_can_be(gener
     rng = np.random.default_rng(0)
     waking = rng.standard_normal((200, 20, 40)) * np.linspace(2, 0.5, 40)
     again = rng.standard_normal((200, 20, 40)) * np.linspace(2, 0.5, 40)
-    assert driving.told_apart(again, waking, 0) == pytest.approx(0.5, abs=0.05)
+    assert driving.told_apart(again, waking) == pytest.approx(0.5, abs=0.05)
     shift = np.zeros(40)
     shift[0] = 4.0
     # Two standard deviations apart along the first component: Φ(2 / √2).
     ideal = 0.5 * (1 + math.erf(2 / math.sqrt(2) / math.sqrt(2)))
-    assert driving.told_apart(again + shift, waking, 0) == pytest.approx(ideal, abs=0.04)
+    assert driving.told_apart(again + shift, waking) == pytest.approx(ideal, abs=0.04)
     # One law spread as the other, of one mean, is told apart too.
-    assert driving.told_apart(2 * again, waking, 0) > 0.95
+    assert driving.told_apart(2 * again, waking) > 0.95

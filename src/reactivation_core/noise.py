@@ -37,6 +37,11 @@ def uniform(eta: Tensor, dt: float, generator: torch.Generator) -> Tensor:
 LAWS: dict[str, Law] = {"gaussian": gaussian, "uniform": uniform}
 
 
+def mean(law: str, dt: float) -> float:
+    r"""Mean of $\eta$ by the name of its law; `dt` in seconds."""
+    return math.sqrt(dt) / 2 if law == "uniform" else 0.0
+
+
 def each(law: Law, eta: Tensor, dt: float, generators: Sequence[torch.Generator]) -> Tensor:
     """Fill `eta`, `(S, …)`, with draws of a law, those of each network from a stream of its own. Returns `eta`."""
     for one, generator in zip(eta, generators, strict=True):

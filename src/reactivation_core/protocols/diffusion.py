@@ -25,6 +25,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse
 import scipy.special
+import scipy.stats
 import torch
 from jaxtyping import Float
 from numpy import ndarray
@@ -293,8 +294,7 @@ def law(grid: Grid, states: Float[ndarray, "n d"], width: float) -> Float[ndarra
 
 def kl(p: Float[ndarray, " cells"], q: Float[ndarray, " cells"]) -> float:
     """KL(p ‖ q) of probabilities of cells, in nats; those of `q` below a millionth of uniform ones count as that."""
-    q = np.maximum(q, 1e-6 / len(q))
-    return float(scipy.special.rel_entr(p, q / q.sum()).sum())
+    return float(scipy.stats.entropy(p, np.maximum(q, 1e-6 / len(q))))
 
 
 class Markov(NamedTuple):

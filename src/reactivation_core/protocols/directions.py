@@ -18,7 +18,6 @@ Source: the least norm by the theorem of Gauss and Markov; van Kampen (2007), ch
 approximation.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +31,7 @@ from reactivation_core.networks import RNN
 from reactivation_core.phases import Ensemble
 from reactivation_core.protocols.spreading import Places
 from reactivation_core.streams import spawn, stream
+from reactivation_core.tasks import must_be
 
 # Which noise is let in: all; all but in the directions of the input, or those alone; all but in as many random
 # directions, or in random ones among the units by which the input enters.
@@ -45,9 +45,7 @@ def inputs(ensemble: Ensemble, r: Float[Tensor, "n N"]) -> Float[Tensor, "d n N"
     Raises:
         ValueError: for a network that is not rectified.
     """
-    network = ensemble.network
-    if not isinstance(network, RNN):
-        raise ValueError(f"expected rectified networks, got {type(network).__name__}")
+    network = must_be(RNN, ensemble.network)
     opened = r @ network.W_rec[0].mT > 0
     return network.W_in[0].mT[:, None] * opened * (network.dt / network.tau)
 
@@ -140,7 +138,7 @@ def _moved(ensemble, of, start, n_steps, every, n_copies, seed, kept, c) -> tupl
 def _mean(ensemble: Ensemble) -> float:
     """Of the noise of training on a unit in a step."""
     experiment = ensemble.experiment
-    return experiment.sigma * math.sqrt(experiment.dt) / 2 if experiment.noise == "uniform" else 0.0
+    return experiment.sigma * noise.mean(experiment.noise, experiment.dt)
 
 
 @torch.no_grad()

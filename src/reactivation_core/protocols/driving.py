@@ -16,22 +16,19 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
-from sklearn.decomposition import PCA
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from reactivation_core import phases
+from reactivation_core import phases, statistics
 from reactivation_core.phases import Ensemble
-from reactivation_core.protocols import forgetting
+from reactivation_core.protocols import forgetting, spaces
 from reactivation_core.streams import spawn
 from reactivation_core.tasks import must_be
 from reactivation_core.trajectories import Animal
 
 # Side of a box whose walls are as good as never met, m.
 _OPEN = 200.0
-# Principal components of waking activity that are classified, and looks that they are taken from: the last 100 steps.
-_COMPONENTS, _LATE = 20, 20
+# Looks of the last 100 steps.
+_LATE = 20
 
 WALKS = ("none", "free", "bounded")
 
@@ -84,18 +81,9 @@ def drive(
     )
 
 
-def told_apart(x: Float[ndarray, "B T N"], waking: Float[ndarray, "n t N"], seed: int) -> float:
-    """Area under the curve of a classifier that tells activity from waking activity on trajectories it has not seen:
-    0.5 for the same law, 1 if every state is told apart. Boosted trees on the leading components of waking activity and
-    on the norm; half of the trajectories train."""
-    pca = PCA(_COMPONENTS, svd_solver="covariance_eigh").fit(waking[::2].reshape(-1, waking.shape[-1]))
-
-    def features(of):
-        flat = of.reshape(-1, of.shape[-1])
-        return np.column_stack((pca.transform(flat), np.linalg.norm(flat, axis=1)))
-
-    train, test = ([features(of[half::2]) for of in (x, waking)] for half in (0, 1))
-    labels = [np.repeat((1, 0), [len(of) for of in pair]) for pair in (train, test)]
-    trees = HistGradientBoostingClassifier(max_iter=50, random_state=seed, class_weight="balanced")
-    trees.fit(np.concatenate(train), labels[0])
-    return float(roc_auc_score(labels[1], trees.predict_proba(np.concatenate(test))[:, 1]))
+def told_apart(x: Float[ndarray, "B T N"], waking: Float[ndarray, "B T N"]) -> float:
+    """`spaces.auc` of activity and waking activity, as many trajectories and states of each, in the first 30 principal
+    components of both together."""
+    states = [of.reshape(-1, of.shape[-1]) for of in (x, waking)]
+    basis = statistics.principal_components(np.concatenate(states), 30)
+    return spaces.auc(*map(basis.transform, states), len(x))
