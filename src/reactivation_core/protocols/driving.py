@@ -86,4 +86,5 @@ def told_apart(x: Float[ndarray, "B T N"], waking: Float[ndarray, "B T N"]) -> f
     components of both together."""
     states = [of.reshape(-1, of.shape[-1]) for of in (x, waking)]
     basis = statistics.principal_components(np.concatenate(states), 30)
-    return spaces.auc(*map(basis.transform, states), len(x))
+    first, second = map(basis.transform, states)
+    return spaces.auc(first, second, len(x))
