@@ -42,6 +42,20 @@ def test_a_network_that_integrates_is_where_exact_integration_is(ideal, generato
     assert found.late.shape == (1, 20, 4, 256)
 
 
+def test_integration_that_is_held_at_the_walls_is_exact_until_it_meets_one(ideal, generator):
+    centre, corner = (torch.tensor(s).expand(1, 20, 2) for s in ([[0.0, 0.0]], [[1.05, 1.05]]))
+    far, near = (
+        driving.drive(ideal, ideal.network.encode(ideal.task.cells.tuning(s)), "free", n, 1.0, generator)
+        for s, n in ((centre, 20), (corner, 60))
+    )
+    assert far.held == pytest.approx(far.exact, abs=1e-5)
+    wall = ideal.task.motion.box / 2
+    assert np.abs(near.held).max() == pytest.approx(wall) and np.abs(near.exact).max() > wall
+    # Off a wall it moves by the whole of the next change: it does not wait until what it was refused is made good.
+    back = np.abs(near.held[:, :, -1]) < wall - 1e-6
+    assert (back & (np.abs(near.exact[:, :, -1] - near.held[:, :, -1]) > 1e-3)).any()
+
+
 def test_the_same_law_is_not_told_apart_and_another_is_as_far_as_it_can_be(generator):
     rng = np.random.default_rng(0)
     waking = rng.standard_normal((200, 20, 40)) * np.linspace(2, 0.5, 40)

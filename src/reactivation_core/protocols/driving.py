@@ -4,7 +4,7 @@ A network that integrates its input keeps whatever law of places it starts with,
 moved: noise in the input alone, and recurrent noise as awake, $c = 1$. What drives it here is a *surrogate*, the
 displacements of an animal that is somewhere else: in the open (a free walk), or in a box of its own (a walk that stays
 within bounds). Added up from where a run begins, they are the null: what an exact integrator would do, which leaves the
-box. What the network adds is how it differs from that.
+box, and one that stops at the walls. What the network adds is how it differs from the latter.
 
 Source: Krishna et al. (2024), Section 3, for the task.
 """
@@ -52,11 +52,12 @@ def surrogate(
 
 class Driven(NamedTuple):
     """Every fifth step: decoded positions, the start before them; those of an exact integration of the input from the
-    same start; means over runs of the norm of activity and of its cosine with a bump. `late` is activity at the looks
-    of the last 100 steps."""
+    same start, and of one that is `held` at the walls of the box; means over runs of the norm of activity and of its
+    cosine with a bump. `late` is activity at the looks of the last 100 steps."""
 
     path: Float[ndarray, "S B T+1 2"]
     exact: Float[ndarray, "S B T+1 2"]
+    held: Float[ndarray, "S B T+1 2"]
     norm: Float[ndarray, "S T"]
     cosine: Float[ndarray, "S T"]
     late: Float[ndarray, "S B L N"]
@@ -71,10 +72,14 @@ def drive(
     phase = phases.driven(ensemble, ds, math.sqrt(c), start, generator, forgetting.RECORD, every)
     begin = forgetting.decode(ensemble, start)
     norm, cosine = forgetting.bump(ensemble, phase.states, phase.outputs, phase.decoded)
+    wall, integrated = must_be(Animal, ensemble.task.motion).box / 2, [begin[:, :, 0]]
+    for change in ds.numpy().transpose(2, 0, 1, 3):
+        integrated.append(np.clip(integrated[-1] + change, -wall, wall))
     moved = ds.cumsum(2)[:, :, every - 1 :: every].numpy()
     return Driven(
         np.concatenate((begin, phase.decoded.numpy()), 2),
         np.concatenate((begin, begin + moved), 2),
+        np.stack(integrated[::every], 2),
         norm,
         cosine,
         phase.states[:, :, -_LATE:].numpy(),
