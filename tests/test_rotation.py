@@ -21,7 +21,8 @@ def rng():
 def test_a_bump_that_goes_around(tiny_ensemble, pace):
     s = (torch.tensor([0.1, 2.0])[:, None] + pace * torch.arange(60))[None, ..., None].expand(3, -1, -1, -1)
     outputs = tiny_ensemble.task.cells.tuning(s)
-    found = rotation.turns(tiny_ensemble, Phase(s=s, outputs=outputs, decoded=tiny_ensemble.task.cells.decode(outputs)))
+    phase = Phase(s=s, outputs=outputs, decoded=tiny_ensemble.task.cells.decode(outputs))
+    found = rotation.turns(tiny_ensemble, [phase])
     assert found.vector == pytest.approx(np.full((3, 2, 59), pace), abs=1e-4)
     assert found.true == pytest.approx(found.vector, abs=1e-4)
     # The decoder knows a third of the spacing of cells.
@@ -38,6 +39,26 @@ def test_runs_of_both_phases(tiny_ensemble, generator):
     asleep = rotation.asleep(tiny_ensemble, 4, 6, generator)
     assert awake.decoded.shape == asleep.vector.shape == (3, 4, 5)
     assert (awake.true >= 0).all() and asleep.true is None
+
+
+@pytest.mark.parametrize("tiny_experiment", ["head-direction-biased"], indirect=True)
+def test_a_phase_in_parts(tiny_ensemble, generator, monkeypatch):
+    monkeypatch.setattr(rotation, "TOGETHER", 2)
+    asleep = rotation.asleep(tiny_ensemble, 5, 6, generator)
+    assert asleep.decoded.shape == asleep.vector.shape == (3, 5, 5)
+    # Each part has noise of its own.
+    assert len(np.unique(asleep.vector[0, :, 0])) == 5
+
+
+@pytest.mark.parametrize("tiny_experiment", ["head-direction-biased"], indirect=True)
+def test_gathered_over_all_parts(tiny_ensemble):
+    cells = tiny_ensemble.task.cells
+
+    def at(bearing):
+        outputs = cells.tuning(torch.full((3, 4, 2, 1), bearing))
+        return Phase(outputs=outputs, decoded=cells.decode(outputs))
+
+    assert rotation.turns(tiny_ensemble, [at(0.0), at(math.pi)]).gathered == pytest.approx(np.zeros(3), abs=0.1)
 
 
 @pytest.mark.parametrize("n", [1, 10])

@@ -12,6 +12,7 @@ Source: Krishna et al. (2024), Fig. C.5.
 """
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -36,29 +37,43 @@ class Turns(NamedTuple):
     true: Float[ndarray, "S B T-1"] | None = None
 
 
-def turns(ensemble: Ensemble, phase: Phase) -> Turns:
-    """Turns of a phase with "decoded" and "outputs" recorded."""
-    angles = must_be(HeadDirectionCells, ensemble.task.cells).angles
-    vector = population_vector(phase.outputs.numpy(), angles.numpy())
+def turns(ensemble: Ensemble, parts: Iterable[Phase]) -> Turns:
+    """Turns of a phase with "decoded" and "outputs" recorded, in one part or several of some trajectories each."""
+    angles = must_be(HeadDirectionCells, ensemble.task.cells).angles.numpy()
+    decoded, vector, true = [], [], []
+    for part in parts:
+        decoded.append(part.decoded[..., 0])
+        vector.append(torch.from_numpy(population_vector(part.outputs.numpy(), angles)))
+        true += [part.s[..., 0]] if hasattr(part, "s") else []
+    last = torch.cat(decoded, 1)[:, :, -1].numpy()
     return Turns(
-        circular.turns(phase.decoded[..., 0]).numpy(),
-        circular.turns(torch.from_numpy(vector)).numpy(),
-        np.abs(np.exp(1j * phase.decoded[:, :, -1, 0].numpy()).mean(1)),
-        circular.turns(phase.s[..., 0]).numpy() if hasattr(phase, "s") else None,
+        circular.turns(torch.cat(decoded, 1)).numpy(),
+        circular.turns(torch.cat(vector, 1)).numpy(),
+        np.abs(np.exp(1j * last).mean(1)),
+        circular.turns(torch.cat(true, 1)).numpy() if true else None,
     )
 
 
 RECORD = ("decoded", "outputs")
 
+# Trajectories that run together: the outputs of all cells in all steps are large.
+TOGETHER = 100
+
 
 def awake(ensemble: Ensemble, n_trajectories: int, n_steps: int, generator: torch.Generator) -> Turns:
     """Turns of networks that are told those of the head."""
-    return turns(ensemble, phases.active(ensemble, n_trajectories, n_steps, generator, record=RECORD))
+    sizes = _few(n_trajectories)
+    return turns(ensemble, (phases.active(ensemble, n, n_steps, generator, record=RECORD) for n in sizes))
 
 
 def asleep(ensemble: Ensemble, n_trajectories: int, n_steps: int, generator: torch.Generator) -> Turns:
     """Turns with the input off and the variance of the noise doubled."""
-    return turns(ensemble, phases.sleep(ensemble, n_trajectories, n_steps, generator, record=RECORD))
+    sizes = _few(n_trajectories)
+    return turns(ensemble, (phases.sleep(ensemble, n, n_steps, generator, record=RECORD) for n in sizes))
+
+
+def _few(n: int) -> list[int]:
+    return [min(TOGETHER, n - done) for done in range(0, n, TOGETHER)]
 
 
 class Rotation(NamedTuple):
