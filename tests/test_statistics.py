@@ -228,6 +228,13 @@ def test_an_interval_on_a_scale_is_that_of_the_values_on_it(scale, there, back):
     assert low > 0 > statistics.interval(values).low
 
 
+def test_an_interval_of_correlations_is_fishers():
+    values = np.array([0.6, 0.9, 0.97, 0.99])
+    expected = np.tanh(scipy.stats.ttest_1samp(np.arctanh(values), 0).confidence_interval(0.95))
+    _, low, high = statistics.interval(values, "correlation")
+    assert (low, high) == pytest.approx(tuple(expected)) and high < 1 < statistics.interval(values).high
+
+
 def test_an_interval_on_a_scale_covers_where_values_are_skewed():
     rng = np.random.default_rng(0)
     draws = np.exp(rng.normal(0, 1.5, (2000, 5)))
@@ -252,7 +259,7 @@ def test_with_a_value_on_a_bound_the_interval_is_cut_off_there(scale, values, ex
 
 
 def test_values_beyond_the_bounds_of_a_scale_are_refused():
-    for scale, values in (("log", (-0.1, 0.2)), ("logit", (0.5, 1.1))):
+    for scale, values in (("log", (-0.1, 0.2)), ("logit", (0.5, 1.1)), ("correlation", (0.5, -1.1))):
         with pytest.raises(ValueError, match=f"on the scale {scale}, got"):
             statistics.interval(np.array(values), scale)
 

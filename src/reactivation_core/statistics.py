@@ -28,22 +28,23 @@ class Interval(NamedTuple):
         return f"{self.mean:.3g} ({self.low:.3g} to {self.high:.3g})"
 
 
-Scale = Literal["linear", "log", "logit"]
+Scale = Literal["linear", "log", "logit", "correlation"]
 
 # Of each scale the way there and back, and the bounds of what it is for.
 SCALES = {
     "linear": (np.asarray, np.asarray, -np.inf, np.inf),
     "log": (np.log, np.exp, 0.0, np.inf),
     "logit": (scipy.special.logit, scipy.special.expit, 0.0, 1.0),
+    "correlation": (np.arctanh, np.tanh, -1.0, 1.0),
 }
 
 
 def interval(values: Float[ndarray, " S"], scale: Scale = "linear") -> Interval:
     r"""Mean over networks with Student's 95 % interval, which takes them as independent draws from a normal law.
 
-    With the scale "log", for what is positive, or "logit", for shares, the draws are taken as normal on that scale,
-    and the limits, those of the mean on it, lie where the quantity can. Where a value is on a bound itself, which has
-    no place on the scale, the limits are those of the values as they are, cut off at the bounds.
+    With the scale "log", for what is positive, "logit", for shares, or "correlation", Fisher's, the draws are taken as
+    normal on that scale, and the limits, those of the mean on it, lie where the quantity can. Where a value is on a
+    bound itself, which has no place on the scale, the limits are those of the values as they are, cut at the bounds.
 
     Raises:
         ValueError: for fewer than 2 values, or one that is not finite or beyond the scale's bounds.
