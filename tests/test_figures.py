@@ -26,6 +26,14 @@ def test_schematic():
     return figure
 
 
+def test_a_figure_that_stands_first_is_kept_by_its_name_and_not_shown(monkeypatch):
+    kept = []
+    monkeypatch.setattr("myst_nb.glue", lambda *given, display: kept.append((*given, display)))
+    figure, _ = figures.panels(1, 2)
+    figures.stand_first("fig-a", figure)
+    assert kept == [("fig-a", figure, False)] and not plt.fignum_exists(figure.number)
+
+
 @picture
 def test_on_curve():
     figure, axes = figures.panels(1, 2.5)

@@ -67,7 +67,7 @@ def test_a_unit_that_only_leaks_keeps_what_its_pace_lets_it(unit):
     assert kept == pytest.approx(((1 - keep ** (2 * (t + 1))) / (1 - keep**2)).mean(), rel=1e-4)
 
 
-def test_a_levelled_gate_is_the_same_in_all_units(generator):
+def test_an_averaged_gate_is_the_same_in_all_units(generator):
     network = BASE.vary(n_units=6).draw(1, generator)[1]
     r = torch.randn(1, 3, 6, generator=generator)
     z, g = gating.level(network, r)

@@ -204,7 +204,7 @@ def test_from_one_corner_sleepers_do_not_find_the_places_of_waking(engine):
     }""")
     book = json.loads((BOOK.parent / "data/results/forgetting.json").read_text())["measurements"]
     # More than from the starts of waking after as many steps.
-    assert book["kl_usual_1000"]["high"] < kl < frozen
+    assert book["kl_as_awake_1000"]["high"] < kl < frozen
 
 
 class Reader:

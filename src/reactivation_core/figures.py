@@ -52,6 +52,15 @@ def letter(ax: Axes, name: str, text: str = "") -> None:
     ax.set_title(f"$\\bf{{{name}}}$  {text}")
 
 
+def stand_first(name: str, figure: Figure) -> None:
+    """Show a figure at the top of its page, where `{glue:figure} name` stands, and not below the cell that draws it."""
+    # A tool of the book, which those who only use the library need not have.
+    from myst_nb import glue
+
+    glue(name, figure, display=False)
+    plt.close(figure)
+
+
 def schematic(ax: Axes) -> None:
     """The task: change in, a noisy recurrent network, the state out; and what is switched off in quiescence."""
     ax.set(xlim=(0, 10), ylim=(0, 4.2), aspect="equal")

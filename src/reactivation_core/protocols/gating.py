@@ -6,8 +6,8 @@ $\alpha = dt/\tau$ and the candidate $h = \tanh(W_r (g \odot r))$,
 $$ \delta r' = (1 - \alpha(1 - z))\,\delta r + \alpha(1 - z)(1 - h^2)\,W_r (g\,\delta r)
    + \alpha(1 - z)(1 - h^2)\,W_r (r\,g(1 - g)\,W_g\,\delta r) + \alpha (r - h)\,z(1 - z)\,W_z\,\delta r , $$
 
-leak, candidate, reset gate and update gate; products of activities are unit by unit. A gate that is *held* is computed
-from other activity than the copy's own, and its route is closed to the copy's noise.
+leak, candidate, reset gate and update gate; products of activities are unit by unit. A gate that is *clamped* is
+computed from other activity than the copy's own, and its route is closed to the copy's noise.
 
 Functions take one network, an ensemble with `S = 1`.
 
@@ -126,7 +126,7 @@ def follow(
     ensemble: Ensemble, places: Places, n_starts: int, n_copies: int, times: range, seed: int
 ) -> tuple[Float[Tensor, "T n N"], dict[str, Float[ndarray, " times"]]]:
     """Runs without noise from states of sleep, and the variance of places of their noisy copies, with the same noise
-    however gates are held; beside it `geometry`, that of noise which is projected onto the manifold at every step."""
+    however gates are clamped; beside it `geometry`, that of noise which is projected onto the manifold at each step."""
     network, n = ensemble.network, times[-1]
     generator = torch.Generator().manual_seed(seed)
     asleep = phases.sleep(ensemble, n_starts, n, generator, 1.0, ("states",), n)
@@ -143,11 +143,11 @@ def follow(
         for name, held in HELD.items():
             found[name] = spread(path, held_at_place(ensemble, places, held))
         found["reset gate, anchored"] = spread(path, lambda r, clean: hold(network, "g", clean, r))
-        levelled, still = [r], r.new_zeros(1, len(r), ensemble.task.n_inputs)
+        averaged, still = [r], r.new_zeros(1, len(r), ensemble.task.n_inputs)
         for _ in range(n):
-            x = levelled[-1][None]
-            levelled.append(network.step(x, still, 0.0, level(network, x))[0])
-        found["update gate, levelled"] = spread(torch.stack(levelled), lambda r, clean: level(network, r))
+            x = averaged[-1][None]
+            averaged.append(network.step(x, still, 0.0, level(network, x))[0])
+        found["update gate, averaged"] = spread(torch.stack(averaged), lambda r, clean: level(network, r))
     return path, found
 
 
