@@ -1,4 +1,4 @@
-"""Draw the pictures of the front page and of the README from the trained networks, into `book/_static`."""
+"""Draw the pictures of the front page, which the README has too, from the trained networks, into `book/_static`."""
 
 import math
 from pathlib import Path
@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
 
-from reactivation_core import densities, figures, phases, store
+from reactivation_core import figures, phases, store
 
 STATIC = Path(__file__).parent / "_static"
 N, AWAKE, ASLEEP, STRIDE, TAIL = 14, 100, 200, 2, 24
@@ -27,7 +27,6 @@ def main() -> None:
     )
     positions = torch.cat((awake.decoded, asleep.decoded), 2)[0].numpy()
     animation(positions[:N], awake.s[0, :N].numpy())
-    readme(awake.decoded[0].numpy(), asleep.decoded[0].numpy())
     discovery(network)
 
 
@@ -114,22 +113,6 @@ class _WebP(PillowWriter):
             "method": 4,
         }
         frames[0].save(self.outfile, save_all=True, append_images=frames[1:], **options)
-
-
-def readme(awake: np.ndarray, asleep: np.ndarray) -> None:
-    """Trajectories and densities, awake above asleep."""
-    figure, axes = plt.subplots(1, 4, figsize=(11, 2.9))
-    for pair, name, positions, shown in (
-        (axes[:2], "active", awake, 25),
-        (axes[2:], "quiescent", asleep, 50),
-    ):
-        figures.trajectories(pair[0], positions[:shown], name)
-        pair[0].set_title(f"{figures.NAMES[name]}: decoded trajectories")
-        values = densities.KernelDensity(positions.reshape(-1, 2))(figures.grid(1.25))
-        figures.density(pair[1], values, 1.25, 0.6, "per m²")
-        figures.plane(pair[1], 1.25)
-        pair[1].set_title("and their density")
-    figure.savefig(STATIC / "figure_1.png", dpi=110)
 
 
 if __name__ == "__main__":
