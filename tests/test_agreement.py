@@ -223,7 +223,9 @@ def test_ideal_networks_are_found_to_compute_the_equation(kind, factor):
     generator = torch.Generator().manual_seed(0)
     found = agreement.examine(phases.ideal(small, 81, generator, kind=kind), 160, 60, 30, 100, 3, generator)
     numbers = found.numbers()
-    assert {x.shape for x in numbers.values()} == {(1,)} and found.echoes is None
+    assert {x.shape for x in numbers.values()} == {(1,)}
+    # An input moves all of the state at once, and is not heard of again.
+    assert numbers["moved_over_input"] == pytest.approx(1, abs=0.1) and numbers["explained_echoes"] < 0.1
     a = 0.0 if kind is theory.IdealNetwork else 0.8
     assert numbers["cosine"] > 0.9 and numbers["slope"] == pytest.approx(factor, abs=0.1)
     assert numbers["carried"] == pytest.approx(1 / (1 - a**2), rel=0.1)
@@ -236,12 +238,23 @@ def test_ideal_networks_are_found_to_compute_the_equation(kind, factor):
 
 def test_what_is_asked_of_networks_of_both_tasks_and_kinds():
     generator = torch.Generator().manual_seed(0)
-    for name, none in (("head-direction-unbiased", "places"), ("position-gru-unbiased", "echoes")):
+    for name, plane in (("head-direction-unbiased", False), ("position-gru-unbiased", True)):
         experiment = experiments.get(name).vary(task={"n_cells": 24}, n_units=40)
         ensemble = phases.untrained(experiment, 2, generator)
         found = agreement.examine(ensemble, 8, 4, 20, 10, 2, generator)
-        assert {x.shape for x in found.numbers().values()} == {(2,)} and getattr(found, none) is None
+        assert {x.shape for x in found.numbers().values()} == {(2,)} and (found.places is not None) == plane
         assert found.response.left.shape == (2, 4, 3) and found.response.taken.shape == (2, 4, 3)
+
+
+def test_asleep_a_network_without_recurrence_drifts_along_the_score_of_sleep():
+    experiment = experiments.get("position-noisy-unbiased").vary(task={"n_cells": 24}, n_units=20)
+    one = phases.untrained(experiment, 1, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        one.network.W_rec.zero_()
+        one.network.encoder.zero_()
+    found = agreement.asleep(one, 200, 100, 40, torch.Generator().manual_seed(1))
+    # All that is there is noise that leaks, of twice the variance awake, whose drift is its score's step over 1 + a.
+    assert found.cosine[0] > 0.95 and found.slope[0] == pytest.approx(1 / 1.8, abs=0.05)
 
 
 def test_an_update_gate_slows_the_leak():

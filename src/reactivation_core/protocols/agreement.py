@@ -18,6 +18,7 @@ Source: Miyasawa (1961), Raphan and Simoncelli (2011), Efron (2011); Stein (1981
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -74,6 +75,16 @@ def waking(ensemble: Ensemble, n_trajectories: int, n_steps: int, generator: tor
     # Bearings are wrapped.
     ds = ds if s.shape[-1] == 2 else circular.wrap(ds)
     return Waking(*(x[:, :n_steps] for x in (r, noise, s, ds)))
+
+
+@torch.no_grad()
+def sleeping(ensemble: Ensemble, n_trajectories: int, n_steps: int, generator: torch.Generator) -> Waking:
+    """Run one network asleep, with doubled noise, and keep its noise beside its activity; the state is as decoded, and
+    does not change."""
+    record = ("states", "noise", "decoded")
+    run = phases.sleep(ensemble, n_trajectories, n_steps, generator, record=record)
+    r, noise, s = (x[0] for x in (run.states, run.noise, run.decoded))
+    return Waking(r, noise, s, torch.zeros_like(s))
 
 
 class Denoiser:
@@ -271,12 +282,21 @@ class Observed:
         n_fit, n_test: trajectories that are fitted to, and that are compared.
         n_steps: of each.
         generator: draws trajectories, noise, and the features of the denoiser.
+        run: `waking`, or `sleeping` for all this of sleep and the score of its own law.
     """
 
-    def __init__(self, ensemble: Ensemble, n_fit: int, n_test: int, n_steps: int, generator: torch.Generator):
-        self.ensemble = ensemble
-        self.waking = waking(ensemble, n_fit + n_test, n_steps, generator)
-        fit, test = self.waking.flatten(slice(n_fit)), self.waking.flatten(slice(n_fit, None))
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        n_fit: int,
+        n_test: int,
+        n_steps: int,
+        generator: torch.Generator,
+        run: Callable[[Ensemble, int, int, torch.Generator], Waking] = waking,
+    ):
+        self.ensemble, self.n_test = ensemble, n_test
+        observed = run(ensemble, n_fit + n_test, n_steps, generator)
+        fit, test = observed.flatten(slice(n_fit)), observed.flatten(slice(n_fit, None))
         kind = Plane if ensemble.experiment.task.kind == "position" else Ring
         self.manifold = kind(ensemble, fit.r[::4])
         self.denoiser = Denoiser(fit.r, fit.noise, self.manifold, generator)
@@ -403,24 +423,23 @@ def places(x: Observed) -> Places:
 
 
 class Echoes(NamedTuple):
-    r"""Past inputs of a head-direction network: by how much of an input the bearing turns in the step in which it
-    arrives; the coefficient of the last input in the drift along, and the share of it that the last five explain."""
+    r"""Past inputs: by how much of an input the represented state moves in the step in which it arrives; the
+    coefficient of the last input in the drift along, and the share of it that the last five explain."""
 
-    turn_over_input: float
+    moved_over_input: float
     beta_last: float
     explained_echoes: float
 
 
 def echoes(x: Observed, n: int = 5) -> Echoes:
-    """What is asked of the head-direction task alone."""
-    awake = x.waking
-    r, T = awake.r[:, n:].flatten(0, 1), awake.r.shape[1]
-    turns, inputs = circular.wrap(x.manifold.place(awake.r).diff(dim=1)), awake.ds[:, :-1]
-    tangents = x.manifold.tangents(x.manifold.place(r))
-    drift = manifolds.along(manifolds.orthonormal(tangents), dynamics.step(x.ensemble, r) - r)
-    last = (awake.ds[:, n - k : T - k].flatten(0, 1) for k in range(1, n + 1))
-    fit = regress(drift, *(torch.einsum("ani,na->ni", tangents, ds) for ds in last))
-    return Echoes(float((turns * inputs).sum() / inputs.square().sum()), fit.coefficients[0], fit.explained)
+    """How much of the drift along is the late effect of inputs."""
+    s, ds = (of.unflatten(0, (x.n_test, -1)) for of in (x.s, x.test.ds.to(x.s.dtype)))
+    moved, inputs = x.manifold.difference(s[:, 1:], s[:, :-1]), ds[:, :-1]
+    tangents = x.tangents.unflatten(1, (x.n_test, -1))[:, :, n:].flatten(1, 2)
+    drift = x.split(x.drift)[0].unflatten(0, (x.n_test, -1))[:, n:].flatten(0, 1)
+    last = (ds[:, n - k : ds.shape[1] - k].flatten(0, 1) for k in range(1, n + 1))
+    fit = regress(drift, *(torch.einsum("ani,na->ni", tangents, of.to(tangents.dtype)) for of in last))
+    return Echoes(float((moved * inputs).sum() / inputs.square().sum()), fit.coefficients[0], fit.explained)
 
 
 class Update(NamedTuple):
@@ -500,8 +519,8 @@ class Examined(NamedTuple):
     along: Along
     update: Update
     response: Response
+    echoes: Echoes
     places: Places | None
-    echoes: Echoes | None
 
     def numbers(self) -> dict[str, Float[ndarray, " S"]]:
         """What is one number of each network, by name."""
@@ -532,11 +551,18 @@ def examine(
     rows = []
     for i, one in enumerate(spawn(generator, ensemble.numbers)):
         x = Observed(ensemble[i], n_fit, n_test, n_steps, one)
-        plane = isinstance(x.manifold, Plane)
-        answers = across(x), along(x), update(x), response(x, n_displaced, n_follow, one)
-        rows.append((x.leak, *answers, places(x) if plane else None, None if plane else echoes(x)))
+        answers = across(x), along(x), update(x), response(x, n_displaced, n_follow, one), echoes(x)
+        rows.append((x.leak, *answers, places(x) if isinstance(x.manifold, Plane) else None))
     leaks, *groups = zip(*rows, strict=True)
     return Examined(np.array(leaks), *(_stack(group) for group in groups))
+
+
+@torch.no_grad()
+def asleep(ensemble: Ensemble, n_fit: int, n_test: int, n_steps: int, generator: torch.Generator) -> Across:
+    """Across the manifold of sleep, of every network, the drift beside the score of the law of sleep itself."""
+    streams = enumerate(spawn(generator, ensemble.numbers))
+    rows = [across(Observed(ensemble[i], n_fit, n_test, n_steps, one, sleeping)) for i, one in streams]
+    return _stack(tuple(rows))
 
 
 def _stack(rows: tuple) -> Any:
