@@ -19,7 +19,7 @@ def test_names_are_the_papers_conditions_and_variations():
         *(f"position-{kind}-{bias}" for kind in ("noisy", "noiseless", "gru") for bias in BIASES),
         *(f"head-direction-{bias}" for bias in BIASES),
         *(f"position-{kind}-{bias}-text" for kind in ("noisy", "noiseless") for bias in BIASES),
-        "position-noisy-unbiased-rests",
+        *(f"position-noisy-unbiased-{motion}" for motion in ("rats", "rests")),
         *(f"{kind}-{bias}-uniform" for kind in ("position-noisy", "head-direction") for bias in BIASES),
     }
     assert all(experiment.name == name for name, experiment in EXPERIMENTS.items())
@@ -40,6 +40,9 @@ def test_settings_are_those_of_tables_a1_and_a2(name):
     assert experiment.network == ("gru" if "gru" in name else "rnn")
     assert experiment.quiescent_noise == (1 if "gru" in name else pytest.approx(math.sqrt(2)))
     assert experiment.noise == ("uniform" if name.endswith("uniform") else "gaussian")
+    if name.endswith("rats"):
+        assert (motion.record, motion.box, motion.every, motion.symmetries) == ("sargolini", 2.2, 4, True)
+        return
     assert motion.turning == 11.52
     biased = "unbiased" not in name
     if position:
@@ -127,8 +130,8 @@ ANIMAL = {"kind": "position", "motion": {"dt": 0.02}}
         ({"sgima": 0.1}, "sgima: Extra inputs are not permitted"),
         ({"task": {"kind": "smell"}}, "task: .*'position', 'head-direction'"),
         ({"task": ANIMAL | {"n_cells": 2}}, "task.position.n_cells"),
-        ({"task": ANIMAL | {"motion": {"dt": 0}}}, "task.position.motion.dt"),
-        ({"task": ANIMAL | {"motion": {"drift": 1}}}, "task.position.motion.drift"),
+        ({"task": ANIMAL | {"motion": {"dt": 0}}}, "task.position.motion.animal.dt"),
+        ({"task": ANIMAL | {"motion": {"drift": 1}}}, "task.position.motion.animal.drift"),
         ({"sigma": -1, "tau": -1}, "tau: .*; sigma: "),
         ({"tau": 0.001}, "tau: .*at least the time step, 0.02, got 0.001"),
         ({"task": {"motion": {"dt": 0.5, "speed": 0.05}}}, "tau: .*at least the time step, 0.5, got 0.1"),

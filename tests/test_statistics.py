@@ -304,6 +304,11 @@ def test_coverage_counts_tiles():
     assert statistics.coverage(np.array([[5.0, 5.0]]), 2.0) == 0
 
 
+def test_near_a_wall_is_within_a_width_of_it_or_beyond():
+    positions = np.array([[0.95, 0.0], [0.0, -0.95], [0.85, 0.85], [2.0, 0.0]])
+    assert statistics.near_walls(positions, 2.0, 0.1) == 3 / 4
+
+
 def test_unevenness_of_half_a_box_and_of_draws_from_the_whole(rng):
     draws = rng.uniform(-1, 1, (100_000, 2))
     assert statistics.unevenness(draws, 2.0) == pytest.approx(60 / 100_000, rel=0.5)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import MagicMock
 
+import numpy as np
 import pytest
 import safetensors.torch
 import scipy.stats
@@ -17,6 +18,7 @@ from reactivation_core import networks, noise, store, training
 from reactivation_core.phases import Ensemble, active
 from reactivation_core.streams import stream
 from reactivation_core.tasks import Task
+from reactivation_core.trajectories import Recording
 
 KINDS = ["position-noisy-unbiased", "position-gru-unbiased", "head-direction-unbiased"]
 
@@ -345,6 +347,26 @@ def test_an_ensemble_that_is_there_is_not_written_again(tiny_experiment, tmp_pat
     path, losses = run.store()
     monkeypatch.setattr(store, "save", None)
     assert run.store() == (path, losses)
+
+
+def test_training_on_a_recorded_path_is_tested_on_the_time_that_is_held_out(tiny_experiment, tmp_path):
+    # Back and forth on the left for training, on the right for tests.
+    times = 0.02 * np.arange(2000)
+    positions = np.stack((np.sin(times) ** 2 * np.where(times < 32, -1, 1), 0 * times), -1)
+    np.savez(tmp_path / "mine.npz", t=times, pos=positions)
+    motion = Recording(record=str(tmp_path / "mine.npz"), share=0.8)
+    experiment = tiny_experiment.vary(task={"motion": motion}, n_batches=210, learning_rate=1e-2)
+    path, losses = training.Run(experiment, tmp_path, n_networks=1).store()
+    ensemble = store.load(path)
+    assert ensemble.experiment == experiment and ensemble.task.motion == motion
+    assert losses[0] < ensemble.history[0, 0, 0]
+    drawn, held_out = (
+        task.sample(50, 12, torch.Generator()).s[..., 0] for task in (ensemble.task, ensemble.task.held_out())
+    )
+    assert drawn.max() <= 0 <= held_out.min() and drawn.min() < -0.9 and held_out.max() > 0.9
+    one = replace(ensemble, task=ensemble.task.held_out())
+    phase = active(one, 10, 12, [stream(0, 0, training._TEST, 0)])
+    assert training.test(ensemble)[1].item() == pytest.approx((phase.decoded - phase.s).norm(dim=-1).mean().item())
 
 
 def test_the_network_of_the_contributors_guide_trains_and_is_stored(tiny_experiment, tmp_path):

@@ -1,4 +1,6 @@
+import importlib.util
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reactivation_core.streams import stream
-from reactivation_core.trajectories import Animal, Head, Recorded
+from reactivation_core.trajectories import RECORDINGS, Animal, Head, Recorded, Recording, read
 
 RAYLEIGH = 0.26 * math.pi * 0.02
 TURN = 11.52 * 0.02
@@ -162,10 +164,88 @@ def test_a_record_is_followed_at_the_steps_of_the_network():
     assert len(np.unique(s[:, :, 0, 0])) > 90
 
 
+def line(times, gap=()):
+    """A path along which the first coordinate is the time, without the samples within a gap."""
+    kept = times[~((times > gap[0]) & (times < gap[1]))] if gap else times
+    return kept, np.stack((kept, np.zeros_like(kept)), -1)
+
+
+def test_a_window_lies_between_gaps():
+    times, positions = line(np.arange(-1, 1.001, 0.02), (0.1, 0.5))
+    s, ds = draw(Recorded(times, positions), n_trajectories=500, n_steps=10)
+    np.testing.assert_allclose(ds[..., 0], 0.02, atol=1e-6)
+    # All of what lies between is used: from -1 to 0.1, and from 0.5 to 1.
+    starts = s[0, :, 0, 0]
+    assert [starts[starts < 0.3].min(), starts[starts < 0.3].max()] == pytest.approx([-1, -0.1], abs=0.03)
+    assert [starts[starts > 0.3].min(), starts.max()] == pytest.approx([0.5, 0.8], abs=0.03)
+    across, _ = draw(Recorded(times, positions, gap=0.5), n_trajectories=500, n_steps=10)
+    assert ((across > 0.2) & (across < 0.4)).any() and not ((s > 0.2) & (s < 0.4)).any()
+
+
+def test_every_so_many_steps_make_the_animal_faster():
+    _, ds = draw(Recorded(*line(np.arange(-1, 1, 0.02)), every=4), n_steps=5)
+    np.testing.assert_allclose(ds[..., 0], 0.08, atol=1e-6)
+
+
+def test_windows_are_put_through_the_symmetries_of_the_square():
+    times = 0.02 * np.arange(3)
+    path = np.array([[0.1, 0.2], [0.4, 0.3], [0.5, 1.0]])
+    s, ds = draw(Recorded(times, path, symmetries=True), n_trajectories=4000, n_steps=2)
+    np.testing.assert_allclose(ds, np.diff(s, axis=2), atol=1e-6)
+    images = [turned * np.array([x, y]) for turned in (path, path[:, ::-1]) for x in (-1, 1) for y in (-1, 1)]
+    shares = [np.isclose(s[0], image, atol=1e-6).all((1, 2)).mean() for image in images]
+    np.testing.assert_allclose(shares, 1 / 8, atol=0.02)
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """A file of a path of which the first coordinate is the time, in decimetres from a corner."""
+    times = np.arange(0, 20, 0.02)
+    np.savez(tmp_path / "mine.npz", t=times, pos=np.stack((times, 10 + 0 * times), -1))
+    return Recording(record=str(tmp_path / "mine.npz"), centre=(10.0, 10.0), scale=0.1, share=0.75)
+
+
+def test_training_and_tests_have_each_their_part_of_the_time(recording):
+    held_out = Recording(**recording.model_dump() | {"held_out": True})
+    parts = [next(draw(motion, n_trajectories=2000))[..., 0] for motion in (recording, held_out)]
+    # The path goes from -1 to 1; a window is of 0.2.
+    assert [(x.min(), x.max()) for x in parts] == [pytest.approx(of, abs=0.01) for of in ((-1, 0.5), (0.5, 1))]
+    assert parts[0].max() < 0.5 <= parts[1].min() + 1e-6
+
+
+def test_a_recording_has_the_path_of_its_arrays(recording):
+    s, ds = draw(recording, n_networks=2)
+    assert s.shape == (2, 50, 101, 2) and np.abs(s[..., 1]).max() == 0
+    np.testing.assert_allclose(ds[..., 0], 0.002, atol=1e-6)
+
+
+def test_the_recordings_of_ratinabox_are_read_without_it():
+    (times, positions), (_, room) = map(read, RECORDINGS)
+    assert times.shape == (29800,) and positions.min() > 0 and positions.max() < 1
+    # The room is 3.5 m x 2.5 m, and the head may be beyond its walls.
+    assert room.shape == (219670, 2) and room.max(0) == pytest.approx([3.5, 2.5], abs=0.05)
+    assert "ratinabox" not in sys.modules
+
+
+def test_a_recording_that_is_not_there_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="expected an .npz file at missing.npz, got none"):
+        draw(Recording(record="missing.npz"))
+    np.savez(tmp_path / "other.npz", times=np.zeros(3))
+    with pytest.raises(ValueError, match="expected the arrays t and pos in .*other.npz, got times"):
+        draw(Recording(record=str(tmp_path / "other.npz")))
+    np.savez(tmp_path / "wrong.npz", t=np.arange(3.0), pos=np.zeros((2, 2)))
+    with pytest.raises(ValueError, match=r"times \(n,\), n > 1, and positions \(n, 2\), got \(3,\) and \(2, 2\)"):
+        draw(Recording(record=str(tmp_path / "wrong.npz")))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="the package ratinabox for the recording 'tanni': pip install ratinabox"):
+        draw(Recording(record="tanni"))
+
+
 @pytest.mark.parametrize(
     ("times", "positions", "message"),
     [
-        (np.arange(3.0), np.zeros((2, 3)), r"times \(n,\) and positions \(n, 2\), got \(3,\) and \(2, 3\)"),
+        (np.arange(3.0), np.zeros((2, 3)), r"positions \(n, 2\), got \(3,\) and \(2, 3\)"),
+        (np.zeros(0), np.zeros((0, 2)), r"n > 1, and positions \(n, 2\), got \(0,\)"),
         (np.arange(3.0), np.zeros((3, 3)), r"got \(3,\) and \(3, 3\)"),
         (np.zeros(3), np.zeros((3, 2)), "times that increase"),
         (np.arange(3.0), np.full((3, 2), 3.0), "within 1.1 m of the centre, got 3.0"),
@@ -179,5 +259,7 @@ def test_a_record_that_cannot_be_followed_is_refused(times, positions, message):
 
 
 def test_a_record_shorter_than_a_trajectory_is_refused():
-    with pytest.raises(ValueError, match="a record of more than 100 steps, got 50"):
+    with pytest.raises(ValueError, match="a record with 100 steps on end, got 50 at most"):
+        draw(Recorded(np.array([0.0, 1.0]), np.zeros((2, 2)), gap=1.0))
+    with pytest.raises(ValueError, match="a record with 100 steps on end, got 0 at most"):
         draw(Recorded(np.array([0.0, 1.0]), np.zeros((2, 2))))

@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from reactivation_core import cluster, experiments, phases, statistics, store, training
 from reactivation_core.edition import claims, execution
+from reactivation_core.experiments import PositionSettings
 from reactivation_core.protocols import overview
-from reactivation_core.trajectories import Animal
 
 # Between two lines on the progress of a training that no terminal shows.
 LINE_SECONDS = 60.0
@@ -208,9 +208,8 @@ class Show:
         awake = phases.active(network, n, experiment.n_steps, generator).decoded[0].numpy()
         c = experiment.quiescent_noise**2
         asleep = phases.sleep(network, n, experiment.n_quiescent_steps, generator, c).decoded[0].numpy()
-        motion = experiment.task.motion
-        if isinstance(motion, Animal):
-            figure = figures.positions(awake, asleep, motion.box)
+        if isinstance(experiment.task, PositionSettings):
+            figure = figures.positions(awake, asleep, experiment.task.motion.box)
         else:
             figure = figures.turned(awake.ravel(), asleep.ravel())
         figure.savefig(self.out)

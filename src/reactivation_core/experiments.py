@@ -12,21 +12,28 @@ from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import torch
-from pydantic import AfterValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from reactivation_core.cells import HeadDirectionCells, PlaceCells
 from reactivation_core.networks import NETWORKS, Network
 from reactivation_core.tasks import HeadDirectionTask, PositionTask, Task
-from reactivation_core.trajectories import Animal, Head, Settings
+from reactivation_core.trajectories import Animal, Head, Recording, Settings
+
+
+def _motion(motion: object) -> str:
+    recorded = "record" in motion if isinstance(motion, dict) else isinstance(motion, Recording)
+    return "recording" if recorded else "animal"
 
 
 class PositionSettings(Settings):
     """The position task, Eq. (20) and Table A.1."""
 
     kind: Literal["position"] = "position"
-    motion: Animal = Animal()
+    motion: Annotated[
+        Annotated[Animal, Tag("animal")] | Annotated[Recording, Tag("recording")], Discriminator(_motion)
+    ] = Animal()
     n_cells: int = Field(default=512, ge=3, description="place cells N_o")
     width: float = Field(default=0.2, gt=0, description="width σ_SP of the place cells, m")
     normalise: bool = Field(default=True, description="divide the place cells' activities by their sum")
@@ -209,6 +216,9 @@ def _all() -> dict[str, Experiment]:
     experiments.append(
         Experiment(name="position-noisy-unbiased-rests", task=PositionSettings(motion=Animal(rests=25.0)))
     )
+    # A rat at the pace of the task's animal, in a box of the task's size.
+    rat = Recording(record="sargolini", centre=(0.5, 0.5), scale=2.2, gap=0.035, every=4, symmetries=True)
+    experiments.append(Experiment(name="position-noisy-unbiased-rats", task=PositionSettings(motion=rat)))
     # Where the paper's text differs from its released code, and the book follows the code.
     noisy = experiments[0]
     for suffix, change in (("slow", {"motion": {"speed": 0.2}}), ("unnormalised", {"normalise": False})):

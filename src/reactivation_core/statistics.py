@@ -179,6 +179,11 @@ def unevenness(positions: Float[ndarray, "*shape 2"], box: float) -> float:
     return float(np.log(counts.size) - scipy.stats.entropy(counts.ravel()))
 
 
+def near_walls(positions: Float[ndarray, "*shape 2"], box: float, width: float) -> float:
+    """Share of positions within `width` of a wall of a box centred on 0, or beyond it."""
+    return float((np.abs(positions).max(-1) > box / 2 - width).mean())
+
+
 def _in_tiles(positions: ndarray, box: float) -> Float[ndarray, "11 11"]:
     edges = np.linspace(-box / 2, box / 2, 12)
     return np.histogram2d(*positions.reshape(-1, 2).T, bins=(edges, edges))[0]

@@ -5,6 +5,7 @@ A task joins a motion (`trajectories`) to the cells that encode and decode its s
 Source: Krishna et al. (2024), Sections 2.1 and 3.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import SupportsIndex, TypeVar
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from reactivation_core import circular
 from reactivation_core.cells import HeadDirectionCells, PlaceCells
 from reactivation_core.streams import spawn
-from reactivation_core.trajectories import Animal, Head, Recorded, Trajectories
+from reactivation_core.trajectories import Animal, Head, Recorded, Recording, Trajectories
 
 _T = TypeVar("_T")
 
@@ -49,7 +50,12 @@ class Task(nn.Module, ABC):
 
     n_inputs: int
 
-    def __init__(self, n_networks: int, motion: Animal | Head | Recorded, cells: PlaceCells | HeadDirectionCells):
+    def __init__(
+        self,
+        n_networks: int,
+        motion: Animal | Head | Recorded | Recording,
+        cells: PlaceCells | HeadDirectionCells,
+    ):
         super().__init__()
         self.n_networks, self.motion, self.cells = n_networks, motion, cells
 
@@ -68,6 +74,13 @@ class Task(nn.Module, ABC):
         if isinstance(generator, torch.Generator):
             generator = spawn(generator, range(self.n_networks))
         return self.motion(n_trajectories, n_steps, generator)
+
+    def held_out(self) -> "Task":
+        """The task on motion that training does not meet: the rest of a recording. What is drawn by a law is new."""
+        task = copy.copy(self)
+        if isinstance(self.motion, Recording):
+            task.motion = Recording.model_validate(self.motion.model_dump() | {"held_out": True})
+        return task
 
     @abstractmethod
     def error(self, decoded: Float[Tensor, "*shape d"], s: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape"]:
@@ -90,7 +103,7 @@ class PositionTask(Task):
     """Track the position of the animal, reported by place cells; errors are distances in metres."""
 
     n_inputs = 2
-    motion: Animal
+    motion: Animal | Recorded | Recording
     cells: PlaceCells
 
     def error(self, decoded: Float[Tensor, "*shape 2"], s: Float[Tensor, "*shape 2"]) -> Float[Tensor, "*shape"]:

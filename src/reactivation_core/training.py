@@ -55,9 +55,11 @@ def test(ensemble: Ensemble, seed: int = 0, first: int = 0) -> tuple[Tensor, Ten
 
     The loss is the mean of $(f - o)^2$ over cells, steps and trajectories; the decoding error the mean distance, in
     metres or radians; the squared error what the released code reports, the mean square over coordinates.
-    The test batch has one training batch's size, and noise. `first` is the number of the ensemble's first network.
+    The test batch has one training batch's size, and noise; of a recording, its windows are of the time that is held
+    out. `first` is the number of the ensemble's first network.
     """
     generators = [stream(seed, first + i, _TEST, 0, device=ensemble.network.D.device) for i in range(len(ensemble))]
+    ensemble = replace(ensemble, task=ensemble.task.held_out())
     size = ensemble.experiment.batch_size, ensemble.experiment.n_steps
     phase = active(ensemble, *size, generators, record=("outputs", "decoded"))
     loss = (phase.outputs - ensemble.task.cells.tuning(phase.s)).square().mean((1, 2, 3))

@@ -1,14 +1,17 @@
-r"""How the animal moves and how the head turns.
+r"""How the animal moves and how the head turns, by a law or as it was recorded.
 
-Both motions return the visited states $s(t)$ and the changes $\Delta s(t) = s(t + dt) - s(t)$ the network is told
+All motions return the visited states $s(t)$ and the changes $\Delta s(t) = s(t + dt) - s(t)$ the network is told
 about, drawn for `S` networks and `B` trajectories each at once, from a generator for each network.
 
 Source: the animal after Erdem and Hasselmo (2012) as released with Sorscher et al. (2019); Krishna et al. (2024),
 Section 3 and Appendix A.
 """
 
+import importlib.util
 import math
+import zipfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import numpy as np
@@ -121,43 +124,144 @@ class Head(Settings):
 
 
 class Recorded:
-    """Motion along a recorded path: pieces of it, each from a time drawn at random.
+    """Motion along a recorded path: windows of it, each from a time drawn at random.
+
+    The path is interpolated linearly to the time step, within runs of samples that no gap divides. A window lies in one
+    run.
 
     Args:
         times: of the record, in seconds, increasing.
         positions: in metres from the centre of the box, `(times, 2)`.
-        dt: time step, to which the path is interpolated linearly.
-        box: side of the box.
+        dt: time step, s.
+        box: side of the box, m.
+        gap: longest time between two samples of one run, s.
+        every: makes the animal faster: of a window every so many steps of the path are taken.
+        symmetries: put each window through one of the eight symmetries of the square, drawn at random.
 
     Raises:
         ValueError: if positions are not two numbers a time, not finite or outside the box, or times do not increase.
     """
 
-    def __init__(self, times: np.ndarray, positions: np.ndarray, dt: float = 0.02, box: float = 2.2):
-        times, positions = np.asarray(times, float), np.asarray(positions, float)
-        if times.ndim != 1 or positions.shape != (len(times), 2):
-            raise ValueError(f"expected times (n,) and positions (n, 2), got {times.shape} and {positions.shape}")
+    def __init__(
+        self,
+        times: np.ndarray,
+        positions: np.ndarray,
+        dt: float = 0.02,
+        box: float = 2.2,
+        gap: float = 0.1,
+        every: int = 1,
+        symmetries: bool = False,
+    ):
+        times, positions = _matching(times, positions)
         if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
             raise ValueError("expected finite times that increase, got others")
         if not np.abs(positions).max() <= box / 2:
             raise ValueError(f"expected positions within {box / 2} m of the centre, got {np.abs(positions).max()}")
-        grid = np.arange(times[0], times[-1], dt)
-        path = np.stack([np.interp(grid, times, x) for x in positions.T], -1)
-        self.dt, self.box, self.path = dt, box, torch.from_numpy(path).float()
+        self.dt, self.box, self.every, self.symmetries = dt, box, every, symmetries
+        path, left = [], []
+        ends = np.flatnonzero(np.diff(times) > gap) + 1
+        for t, s in zip(np.split(times, ends), np.split(positions, ends), strict=True):
+            # A step that ends at the last sample but for rounding is taken.
+            grid = t[0] + dt * np.arange(int((t[-1] - t[0]) / dt + 1e-6) + 1)
+            path.append(np.stack([np.interp(grid, t, x) for x in s.T], -1))
+            left.append(np.arange(len(grid))[::-1])
+        self.path = torch.from_numpy(np.concatenate(path)).float()
+        # Steps from each to the end of its run.
+        self.left = torch.from_numpy(np.concatenate(left))
 
     def __call__(self, n_trajectories: int, n_steps: int, generators: Sequence[torch.Generator]) -> Trajectories:
-        """Draw pieces: positions `(S, B, T+1, 2)` and displacements `(S, B, T, 2)`, in metres.
+        """Draw windows: positions `(S, B, T+1, 2)` and displacements `(S, B, T, 2)`, in metres.
 
         Raises:
-            ValueError: if the record is shorter than a piece.
+            ValueError: if no run is as long as a window.
         """
-        device, n_starts = generators[0].device, len(self.path) - n_steps
-        if n_starts < 1:
-            raise ValueError(f"expected a record of more than {n_steps} steps, got {len(self.path)}")
-        unit = _draw(torch.rand, (len(generators), n_trajectories, 1), generators, 0)
-        steps = (unit * n_starts).long() + torch.arange(n_steps + 1, device=device)
-        s = self.path.to(device)[steps]
+        S, B, device = len(generators), n_trajectories, generators[0].device
+        starts = (self.left >= self.every * n_steps).nonzero()[:, 0].to(device)
+        if not len(starts):
+            longest = int(self.left.max()) // self.every
+            raise ValueError(f"expected a record with {n_steps} steps on end, got {longest} at most")
+        unit = _draw(torch.rand, (S, B, 1), generators, 0)
+        window = self.every * torch.arange(n_steps + 1, device=device)
+        s = self.path.to(device)[starts[(unit * len(starts)).long()] + window]
+        if self.symmetries:
+            swap, flip = (_draw(torch.rand, (S, B, 1, n), generators, 0) < 0.5 for n in (1, 2))
+            s = torch.where(swap, s.flip(-1), s)
+            s = torch.where(flip, -s, s)
         return Trajectories(s, s.diff(dim=2))
+
+
+class Recording(Settings):
+    r"""`Recorded` as settings, so that networks can be trained on it: a recording by name or file.
+
+    $$ s(t) = a\,(x(t) - x_0), $$
+
+    with $x$ the recorded position, $x_0$ the `centre` and $a$ the `scale`. Training draws its windows from the first
+    `share` of the time, its tests from the rest, which is `held_out`.
+    """
+
+    record: str = Field(description="recording of ratinabox, or path of an .npz file with t (s) and pos (m)")
+    dt: float = Field(default=0.02, gt=0, description="time step, s")
+    box: float = Field(default=2.2, gt=0, description="side of the box, m")
+    centre: tuple[float, float] = Field(default=(0.0, 0.0), description="of the recorded box, m")
+    scale: float = Field(default=1.0, gt=0, description="factor on recorded distances")
+    gap: float = Field(default=0.1, gt=0, description="longest time between two samples of one run, s")
+    every: int = Field(default=1, ge=1, description="steps of the path that make one of the animal")
+    symmetries: bool = Field(default=False, description="draw one of the eight symmetries of the square a window")
+    share: float = Field(default=0.8, gt=0, lt=1, description="share of the time that training draws from")
+    held_out: bool = Field(default=False, description="draw from the rest of the time instead")
+
+    @field_validator("record")
+    @classmethod
+    def _known(cls, record: str) -> str:
+        if record not in RECORDINGS and not record.endswith(".npz"):
+            known = ", ".join(map(repr, RECORDINGS))
+            raise PydanticCustomError("record", "Input should be {known} or the path of an .npz file", {"known": known})
+        return record
+
+    def __call__(self, n_trajectories: int, n_steps: int, generators: Sequence[torch.Generator]) -> Trajectories:
+        """Draw windows: positions `(S, B, T+1, 2)` and displacements `(S, B, T, 2)`, in metres.
+
+        Raises:
+            ValueError: as `read` and `Recorded` do.
+        """
+        times, positions = read(self.record)
+        drawn = (times >= times[0] + self.share * (times[-1] - times[0])) == self.held_out
+        positions = self.scale * (positions - self.centre)
+        of = times[drawn], positions[drawn], self.dt, self.box, self.gap, self.every, self.symmetries
+        return Recorded(*of)(n_trajectories, n_steps, generators)
+
+
+# What ratinabox ships: Sargolini et al. (2006), Tanni et al. (2022).
+RECORDINGS = ("sargolini", "tanni")
+
+
+def read(record: str) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n 2"]]:
+    """Times in seconds and positions in metres: the arrays `t` and `pos` of an .npz file, given by its path or, of
+    `RECORDINGS`, by name. Those are read from the package ratinabox, which need not be imported.
+
+    Raises:
+        ValueError: if there is no such package or file, or it does not hold these arrays.
+    """
+    path = Path(record)
+    if record in RECORDINGS:
+        package = importlib.util.find_spec("ratinabox")
+        if package is None or not package.submodule_search_locations:
+            raise ValueError(f"expected the package ratinabox for the recording {record!r}: pip install ratinabox")
+        path = Path(package.submodule_search_locations[0]) / "data" / f"{record}.npz"
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"expected an .npz file at {path}, got none")
+    with np.load(path) as arrays:
+        if not {"t", "pos"} <= set(arrays.files):
+            raise ValueError(f"expected the arrays t and pos in {path}, got {', '.join(arrays.files)}")
+        return _matching(arrays["t"], arrays["pos"])
+
+
+def _matching(times: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    times, positions = np.asarray(times, float), np.asarray(positions, float)
+    if times.ndim != 1 or len(times) < 2 or positions.shape != (len(times), 2):
+        expected = "times (n,), n > 1, and positions (n, 2)"
+        raise ValueError(f"expected {expected}, got {times.shape} and {positions.shape}")
+    return times, positions
 
 
 def _draw(draw: Callable, shape: tuple[int, ...], generators: Sequence[torch.Generator], networks: int) -> Tensor:
