@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: book quick test bench growth device clean
+.PHONY: book quick test bench growth live device clean
 
 book: .venv/ready
 	$(BIN)/jupyter-book build book/ -n -W --keep-going
@@ -31,6 +31,10 @@ bench: .venv/ready
 growth: .venv/ready
 	$(BIN)/python benchmarks/training.py --record
 	$(BIN)/python benchmarks/growth.py
+
+# The same, of the live page of the built book.
+live: book
+	$(BIN)/python benchmarks/live.py
 
 # For a machine with CUDA: its tests, and the training of every ensemble of the paper's conditions.
 device: .venv/ready

@@ -4,17 +4,27 @@ import re
 import shutil
 import subprocess
 import sys
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
+axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
+
+# One page of each kind.
+KINDS = ("live", "intro", "results/figure_1", "theory/upper_bound", "verdict/scorecard", "references")
+# What docutils and the theme write, by the rule that it breaks and the markup: not ours to mend.
+THEME = (
+    ("aria-deprecated-role", 'role="doc-biblioentry"'),
+    ("aria-required-children", 'class="citation-list"'),
+)
+# What is around it is the same on all pages, and looked at on the first; mathematics has a voice of its own.
+ARTICLE = {"include": [["article"]], "exclude": [["mjx-container"]]}
+WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
 
 # What of a page only the browser knows. `math` holds equations that were not typeset, or with an error.
 SEEN = """async () => {
@@ -34,11 +44,6 @@ SEEN = """async () => {
 }"""
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
 def jupyter_book(source, *options):
     """Build the book strictly: the exit status, and what was said."""
     command = [Path(sys.executable).with_name("jupyter-book"), "build", source, "-n", "-W", "--keep-going", *options]
@@ -54,15 +59,13 @@ def build(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def site(build):
+def site(build, serve):
     """The address of the built book, and its folder."""
     folder = build[2]
     # The page that forwards to the first one names no icon; a browser asks for this one then, if it is quick enough.
     (folder / "favicon.ico").touch()
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder)) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/", folder
-        server.shutdown()
+    with serve(folder) as address:
+        yield address, folder
 
 
 def test_the_book_builds_without_a_warning(build):
@@ -132,6 +135,25 @@ def test_every_page_is_whole(site, browser):
             # A setting of the live network is no place on its page.
             elif anchor and "=" not in anchor and target in pages and anchor not in pages[target]["ids"]:
                 problems.append(f"{name}: dead link to {target}#{anchor}")
+    assert not problems, "\n".join(problems)
+
+
+def test_pages_are_accessible(site, browser):
+    """Of each kind of page one, by what axe-core finds against WCAG 2.1, levels A and AA."""
+    problems = []
+    page = browser.new_page(reduced_motion="reduce")
+    for name in KINDS:
+        page.goto(f"{site[0]}{name}.html", wait_until="load")
+        page.wait_for_load_state("networkidle")
+        if name == "live":
+            page.check("input[name=swarm]")
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            for finding in axe.Axe().run(page, None if name == "live" else ARTICLE, WCAG).response["violations"]:
+                for html in (node["html"] for node in finding["nodes"]):
+                    if not any(rule == finding["id"] and part in html for rule, part in THEME):
+                        problems.append(f"{name}, {scheme}: {finding['id']}: {html[:200]}")
+    page.close()
     assert not problems, "\n".join(problems)
 
 

@@ -27,6 +27,10 @@ spec = importlib.util.spec_from_file_location("live", BOOK / "_ext" / "live.py")
 live = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(live)
 
+# How far sleep is from waking after 1 000 steps from the usual starts: the upper end on the page on forgetting.
+FORGETTING = json.loads((BOOK.parent / "data/results/forgetting.json").read_text())
+BOOK_KL = FORGETTING["measurements"]["kl_as_awake_1000"]["high"]
+
 NAMES = [
     "position-noisy-unbiased",
     "position-noisy-unbiased-uniform",
@@ -44,6 +48,7 @@ def folder(tmp_path_factory):
     (html,) = re.findall(r"```\{raw\} html\n(.*?)```", (BOOK / "live.md").read_text(), re.DOTALL)
     (folder / "live.html").write_text(f"<!doctype html><html lang=en><title>live</title>{html}")
     (folder / "live" / "entries.js").write_text(live.entries())
+    (folder / "live" / "kernel.js").write_text(live.kernel())
     for name in NAMES:
         (folder / "live" / f"{name}.js").write_text(live.script(name))
     return folder
@@ -52,7 +57,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def engine(folder, browser):
     """A page that has only the engine and the networks, to call."""
-    scripts = [*"noise motion networks swarm".split(), *NAMES]
+    scripts = [*"kernel noise motion networks swarm".split(), *NAMES]
     (folder / "engine.html").write_text("".join(f'<script src="live/{name}.js"></script>' for name in scripts))
     page = browser.new_page()
     page.goto((folder / "engine.html").as_uri())
@@ -195,28 +200,70 @@ def test_densities_and_divergences_are_those_of_the_library(engine, d):
     assert kl == pytest.approx(densities.kl_divergence(p, q, rng, 20000), rel=0.1)
 
 
-def test_from_one_corner_sleepers_do_not_find_the_places_of_waking(engine):
+@pytest.mark.parametrize("B", [1, 6, 200])
+def test_products_are_right_with_the_kernel_and_without(engine, B):
+    rng = np.random.default_rng(0)
+    A, x = (rng.normal(size=size).astype("float32") for size in ((7, 512), (B, 512)))
+    found = engine.evaluate(
+        """([A, x]) => {
+            const [running, of] = [kernel, () => [...product(unpack(A), unpack(x), 512)]];
+            const fast = of();
+            kernel = null;
+            const plain = of();
+            kernel = running;
+            return [running !== null, fast, plain];
+        }""",
+        [live.pack(A), live.pack(x)],
+    )
+    assert found[0]
+    for products in found[1:]:
+        np.testing.assert_allclose(np.reshape(products, (B, 7)), x @ A.T, rtol=1e-4, atol=1e-4)
+
+
+def test_two_hundred_sleepers_are_where_those_of_the_library_are(engine):
+    """From the centre, and while they spread: there the density is the dynamics' and not that of the starts."""
+    ensemble = live.as_written(live.network("position-noisy-unbiased"))
+    centre = ensemble.network.encode(ensemble.task.cells.tuning(torch.zeros(1, 200, 2)))
+    runs = [phases.quiescent(ensemble, 200, math.sqrt(2), centre, [stream(k)], every=5) for k in range(3)]
+    divergences = engine.evaluate(
+        """(library) => {
+            const stored = restore(REACTIVATION_WEIGHTS["position-noisy-unbiased"]);
+            const swarm = new Swarm(stored, Array(200).fill([0, 0]), 1);
+            for (let look = 0; look < 40; look++) swarm.advance({ c: 2, law: "gaussian" });
+            const states = (x) => Array.from({ length: x.length / 2 }, (_, i) => x.slice(2 * i, 2 * i + 2));
+            const all = [swarm.looks.flat(), ...library.map((packed) => states(unpack(packed)))].map(densityOf);
+            return all.map((p) => all.map((q) => divergence(p, q)));
+        }""",
+        [numbers(run.decoded) for run in runs],
+    )
+    mine, floor = np.array(divergences)[0, 1:], np.array(divergences)[1:, 1:]
+    assert mine.mean() < floor.max()
+
+
+def test_what_is_driven_finds_the_places_of_waking_from_one_corner(engine):
     kl, frozen = engine.evaluate("""() => {
         const stored = restore(REACTIVATION_WEIGHTS["position-noisy-unbiased"]);
         const swarm = new Swarm(stored, Array(24).fill([0.9, 0.9]), 1);
-        for (let look = 0; look < 200; look++) swarm.advance({ c: 2, law: "gaussian" });
+        for (let look = 0; look < 200; look++) swarm.advance({ c: 1, law: "gaussian", walk: "bounded" });
         return [swarm.report().kl, swarm.frozen.kl];
     }""")
-    book = json.loads((BOOK.parent / "data/results/forgetting.json").read_text())["measurements"]
-    # More than from the starts of waking after as many steps.
-    assert book["kl_as_awake_1000"]["high"] < kl < frozen
+    # Nearer than sleep from the starts of waking, after as many steps.
+    assert kl < BOOK_KL < frozen
 
 
 class Reader:
     """What a reader does on the page, and sees."""
 
-    def __init__(self, browser, folder, address="", **context):
+    def __init__(self, browser, folder, address="", before="", **context):
         self.context = browser.new_context(**context)
         self.page = self.context.new_page()
+        # What the page finds done before it begins.
+        self.page.add_init_script(before)
         self.problems, self.asked = [], []
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto((folder / "live.html").as_uri() + address)
+        self.home = folder if isinstance(folder, str) else f"{folder.as_uri()}/"
+        self.page.goto(f"{self.home}live.html{address}")
         self.until(r"Step \d+", "numbers")
 
     def __enter__(self):
@@ -224,7 +271,7 @@ class Reader:
 
     def __exit__(self, *_):
         assert not self.problems
-        assert all(url.startswith(("file:", "blob:", "data:")) for url in self.asked)
+        assert all(url.startswith((self.home, "blob:", "data:")) for url in self.asked)
         self.context.close()
 
     def text(self, name):
@@ -277,14 +324,42 @@ def test_a_reader_sends_many_to_sleep_and_has_the_address_of_what_is_seen(browse
     with Reader(browser, folder, "#start=corner&input=off&c=4&sleepers=10&seed=3") as reader:
         assert reader.page.input_value("select[name=start]") == "corner"
         reader.until("has 4 times")
-        reader.page.click("button[value=swarm]")
+        reader.page.check("input[name=swarm]")
         reader.until(r"^10 sleepers, step \d+0: KL to waking \d", "kl-text")
+        assert "swarm=on" in reader.page.url
         reader.page.select_option("select[name=law]", "uniform")
         assert "law=uniform" in reader.page.url and "seed=3" in reader.page.url
         reader.page.select_option("select[name=network]", "head-direction-unbiased")
         reader.until(r"rad", "numbers")
         assert reader.page.input_value("input[name=c]") == "2"
         reader.page.click("button[value=kick-across]")
+
+
+def test_a_reader_follows_a_link_and_sees_that_sleep_from_one_corner_does_not_find_waking(browser, folder, serve):
+    address = "#input=off&start=corner&swarm=on&sleepers=10&speed=4"
+    # From http as from disk.
+    with serve(folder) as home, Reader(browser, home, address) as reader:
+        reader.until(r"^10 sleepers, step 1\d\d\d", "kl-text", 60)
+        kl, frozen = map(float, re.findall(r"([\d.]+) nats", reader.text("kl-text")))
+    assert BOOK_KL < kl < frozen
+
+
+def test_where_there_is_no_kernel_and_no_time_the_swarm_shrinks_and_says_so(browser, folder):
+    before = """delete WebAssembly.Module;
+        const post = Worker.prototype.postMessage;
+        Worker.prototype.postMessage = function (data) { post.call(this, { ...data, patience: 0 }) }"""
+    with Reader(browser, folder, "#input=off&swarm=on&sleepers=25", before) as reader:
+        assert reader.page.evaluate("kernel") is None
+        reader.until(r"^7 sleepers.*too slow for more: sleepers were taken out", "kl-text")
+
+
+def test_with_uniform_noise_activity_does_not_fade(browser, folder):
+    norms = []
+    for name in ("position-noisy-unbiased", "position-noisy-unbiased-uniform"):
+        with Reader(browser, folder, f"#network={name}&input=off", reduced_motion="reduce") as reader:
+            reader.step(1000)
+            norms.append(float(re.search(r"Norm ([\d.]+)", reader.text("numbers"))[1]))
+    assert norms[0] < 0.8 < 0.9 < norms[1]
 
 
 def test_the_same_address_shows_the_same_run(browser, folder):

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from sphinx.application import Sphinx
 from sphinx.util import logging
+from wasmtime import wat2wasm
 
 from reactivation_core import densities, experiments, figures, phases, store
 from reactivation_core.phases import Ensemble
@@ -146,6 +147,12 @@ def entries() -> str:
     return f"window.REACTIVATION_ENTRIES = {json.dumps(ENTRIES)};\n"
 
 
+def kernel() -> str:
+    """The script that holds the product of `product.wat`, assembled."""
+    code = base64.b64encode(wat2wasm((SOURCE / "product.wat").read_text())).decode()
+    return f'window.REACTIVATION_KERNEL = "{code}";\n'
+
+
 def script(name: str) -> str:
     """The script of an entry."""
     here = json.dumps(name)
@@ -159,6 +166,7 @@ def write(app: Sphinx, exception: Exception | None) -> None:
     folder = Path(app.outdir) / "live"
     shutil.copytree(SOURCE, folder, dirs_exist_ok=True)
     (folder / "entries.js").write_text(entries())
+    (folder / "kernel.js").write_text(kernel())
     sums = (store.ENSEMBLES / store.SUMS).read_bytes() + Path(__file__).read_bytes()
     key = f"// {hashlib.sha256(sums).hexdigest()}\n"
     for name in ENTRIES:

@@ -7,7 +7,7 @@ const STEP = 20;
 
 // What is set where the address is silent; the multiplier and the law of the noise are then the network's own.
 const USUAL = { network: "position-noisy-unbiased", input: "on", start: "anywhere", at: "", seed: "7", speed: "1" };
-Object.assign(USUAL, { sleepers: "25", take: "off" });
+Object.assign(USUAL, { walk: "none", take: "off", swarm: "off", sleepers: "100" });
 
 /** The page's form, its canvases, and the clock. */
 class Bench {
@@ -17,6 +17,7 @@ class Bench {
     const entries = Object.entries(window.REACTIVATION_ENTRIES);
     for (const [name, label] of entries) this.form.network.add(new Option(label, name));
     this.keys = new Set();
+    this.frames = 0;
     this.playing = !matchMedia("(prefers-reduced-motion: reduce)").matches;
     root.hidden = false;
     this.listen();
@@ -95,9 +96,9 @@ class Bench {
   }
 
   setting() {
-    const { c, law, take, input } = this.form;
+    const { c, law, walk, take, input } = this.form;
     const directions = take.checked ? this.directions : [];
-    return { input: input.checked, c: Number(c.value), law: law.value, directions };
+    return { input: input.checked, c: Number(c.value), law: law.value, walk: walk.value, directions };
   }
 
   /** Where all are to begin; null for anywhere. */
@@ -112,14 +113,15 @@ class Bench {
   reset() {
     this.driven = false;
     this.run = new Run(this.stored, Number(this.form.seed.value), this.start());
-    this.stopSwarm();
     this.owed = 0;
+    this.sendToSleep();
     this.update();
   }
 
   async changed(name) {
     if (name === "network") await this.choose();
     else if (name === "seed" || name === "start") this.reset();
+    else if (name === "swarm" || name === "sleepers") this.sendToSleep();
     else this.update();
     this.remember();
   }
@@ -127,14 +129,15 @@ class Bench {
   pressed(value) {
     if (!value || !this.run) return;
     if (value === "play") this.playing = !this.playing;
-    if (value === "step") this.playing = false;
-    if (value === "step") this.advance();
+    if (value === "step") {
+      this.playing = false;
+      this.advance();
+      this.advanceSwarm(1);
+    }
     if (value === "reset") this.reset();
     if (value === "anchor") this.run.anchor();
     if (value === "own") this.driven = false;
     if (value.startsWith("kick-")) this.run.kick(value.slice(5));
-    if (value === "swarm") this.sendToSleep();
-    if (value === "wake") this.stopSwarm();
     this.update();
   }
 
@@ -172,24 +175,20 @@ class Bench {
     if (now - this.described > 1000) this.describe();
   }
 
+  /** Begin with many sleepers, or with none. */
   sendToSleep() {
-    this.stopSwarm();
-    const { kind, motion } = this.stored;
-    const seed = Number(this.form.seed.value);
+    const { form, stored } = this;
+    this.swarm?.worker.terminate();
+    this.swarm = null;
+    this.find("swarm").hidden = !form.swarm.checked;
+    if (!form.swarm.checked) return;
+    const seed = Number(form.seed.value);
     const random = new Random(seed, 4);
-    const usual = () => new (kind === "position" ? Animal : Head)(motion, random).s;
-    const starts = Array.from({ length: Number(this.form.sleepers.value) }, () => this.start() ?? usual());
+    const starts = Array.from({ length: Number(form.sleepers.value) }, () => this.start() ?? motionOf(stored, random).s);
     this.swarm = { worker: swarmWorker(), busy: true, owed: 0, kl: [] };
     const { worker } = this.swarm;
     worker.onmessage = ({ data }) => this.swarm?.worker === worker && this.receive(data);
-    worker.postMessage({ begin: [this.stored, starts, seed], looks: 0 });
-    this.find("swarm").hidden = false;
-  }
-
-  stopSwarm() {
-    this.swarm?.worker.terminate();
-    this.swarm = null;
-    this.find("swarm").hidden = true;
+    worker.postMessage({ begin: [stored, starts, seed], looks: 0 });
   }
 
   advanceSwarm(steps) {
@@ -209,13 +208,17 @@ class Bench {
     swarm.states = report.states;
     swarm.shrunk ||= report.halved;
     if (report.t > 0) swarm.kl.push([report.t, report.kl]);
-    density(this.find("waking"), stored.waking.density, stored.vmax, stored.kind, "awake");
-    density(this.find("asleep"), report.density, stored.vmax, stored.kind, "asleep");
-    density(this.find("frozen"), report.frozen.density, stored.vmax, stored.kind, "faint");
+    const show = (name, values, colour) => density(this.find(name), values, stored.vmax, stored.kind, colour);
+    show("asleep", report.density, "asleep");
+    // These two stay as they are, but for the size and the theme of the page.
+    if (report.t % 100 === 0) {
+      show("waking", stored.waking.density, "awake");
+      show("frozen", report.frozen.density, "faint");
+    }
     const level = report.frozen.kl;
     const top = 1.1 * Math.max(level, ...swarm.kl.map(([, kl]) => kl), 0.2);
     curves(this.find("kl"), [["asleep", swarm.kl]], { from: 0, to: Math.max(report.t, 200), top, level });
-    const shrunk = swarm.shrunk ? " This machine is slow: sleepers were taken out." : "";
+    const shrunk = swarm.shrunk ? " This machine is too slow for more: sleepers were taken out." : "";
     const long = report.t > 1000 ? " Longer than the 1,000 steps that the chapters measured." : "";
     this.find("kl-text").textContent =
       `${report.states.length} sleepers, step ${report.t}: KL to waking ${report.kl.toFixed(2)} nats; ` +
@@ -225,7 +228,8 @@ class Bench {
   draw() {
     const { run, stored } = this;
     this.drawArena(run, stored.kind);
-    this.drawInside(run, stored);
+    // What is inside takes longest to draw, and is looked at less.
+    if (this.frames++ % 3 === 0) this.drawInside(run, stored);
     const number = (x) => x.toFixed(2);
     const unit = stored.kind === "position" ? "m" : "rad";
     this.find("numbers").textContent =
@@ -296,8 +300,8 @@ class Bench {
   /** What is seen, in a sentence. */
   describe() {
     this.described = performance.now();
-    const { input, c } = this.setting();
-    const text = input ? this.awake() : this.asleep(c);
+    const setting = this.setting();
+    const text = setting.input ? this.awake() : this.asleep(setting);
     this.say(text + (this.playing ? "" : " Paused."));
   }
 
@@ -308,17 +312,19 @@ class Bench {
     return `Awake: told every movement, the network says where the ${what}.${long}`;
   }
 
-  asleep(c) {
+  asleep({ c, walk }) {
     const { run } = this;
     const what = this.stored.kind === "position" ? "place" : "bearing";
     const rests = run.since > 50 && run.moved() < 0.02;
     const long = run.since > 1000 ? " Longer than the 1,000 steps that the chapters measured." : "";
+    const noise = c === 0 ? "without noise" : `the noise has ${c} times its waking variance`;
+    if (walk !== "none") return `Asleep, but driven: told movements made elsewhere; ${noise}.${long}`;
     if (c === 0) {
       const end = rests ? "; it has come to rest." : ".";
       return `Asleep without noise: only what was learned moves the ${what}${end}${long}`;
     }
     const goes = rests ? "hardly moves just now" : "goes on by itself";
-    return `Asleep: the input is off, the noise has ${c} times its waking variance; the ${what} ${goes}.${long}`;
+    return `Asleep: the input is off, ${noise}; the ${what} ${goes}.${long}`;
   }
 
   say(text) {

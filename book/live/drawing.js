@@ -93,9 +93,12 @@ function density(canvas, values, vmax, kind, colour) {
   const view = clear(canvas, kind === "position" ? 1.25 : 2);
   if (kind === "position") {
     const image = new ImageData(100, 100);
+    const shades = Array.from({ length: 256 }, (_, i) => magma(i / 255));
     values.forEach((value, i) => {
-      const [row, column] = [99 - Math.floor(i / 100), i % 100];
-      image.data.set([...magma(value / vmax), 255], 4 * (100 * row + column));
+      const place = 4 * (100 * (99 - Math.floor(i / 100)) + (i % 100));
+      const shade = shades[Math.min(255, Math.round((255 * value) / vmax))];
+      for (let k = 0; k < 3; k++) image.data[place + k] = shade[k];
+      image.data[place + 3] = 255;
     });
     const small = new OffscreenCanvas(100, 100);
     small.getContext("2d").putImageData(image, 0, 0);

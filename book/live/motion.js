@@ -94,3 +94,16 @@ class Head {
     return this.turn(wrap(s - this.s[0]));
   }
 }
+
+/** The motion of a network's task. */
+function motionOf({ kind, motion }, random) {
+  return new (kind === "position" ? Animal : Head)(motion, random);
+}
+
+/**
+ * What drives a sleeper through its input, as in the library's `driving`: the movements of an animal that is elsewhere, in a
+ * box of its own ("bounded") or in the open ("free"), or of another head.
+ */
+function surrogate({ kind, motion }, walk, random) {
+  return motionOf({ kind, motion: walk === "free" ? { ...motion, box: 200, drift: 0 } : motion }, random);
+}

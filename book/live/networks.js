@@ -2,31 +2,12 @@
 // `cells`. Matrices are stored row by row. Activity r, noise and output o hold the values of B runs one after the other.
 "use strict";
 
-/**
- * A x for each of B vectors x, with sums in double precision. Of many vectors, four are multiplied by two rows at a time,
- * so that each number read from memory serves several products.
- */
+/** A x for each of B vectors x, by the kernel where it runs, else with sums in double precision. */
 function product(A, x, n) {
+  if (kernel !== null && n % 4 === 0) return kernel.multiply(A, x, n);
   const [B, m] = [x.length / n, A.length / n];
   const out = new Float32Array(B * m);
-  const X = new Float64Array(4 * n);
-  let b = 0;
-  for (; m % 2 === 0 && b + 4 <= B; b += 4) {
-    for (let j = 0; j < n; j++) for (let k = 0; k < 4; k++) X[4 * j + k] = x[(b + k) * n + j];
-    for (let i = 0; i < m; i += 2) {
-      // Eight sums, by name: an array of them is several times slower.
-      let p = 0, q = 0, s = 0, t = 0, u = 0, v = 0, w = 0, z = 0;
-      for (let j = 0, k = i * n; j < n; j++, k++) {
-        const a = A[k], c = A[k + n], x0 = X[4 * j], x1 = X[4 * j + 1], x2 = X[4 * j + 2], x3 = X[4 * j + 3];
-        p += a * x0; q += a * x1; s += a * x2; t += a * x3;
-        u += c * x0; v += c * x1; w += c * x2; z += c * x3;
-      }
-      const place = b * m + i;
-      out[place] = p; out[place + m] = q; out[place + 2 * m] = s; out[place + 3 * m] = t;
-      out[place + 1] = u; out[place + m + 1] = v; out[place + 2 * m + 1] = w; out[place + 3 * m + 1] = z;
-    }
-  }
-  for (; b < B; b++) {
+  for (let b = 0; b < B; b++) {
     for (let i = 0; i < m; i++) {
       let sum = 0;
       for (let j = 0, k = i * n, l = b * n; j < n; j++, k++, l++) sum += A[k] * x[l];
@@ -34,6 +15,56 @@ function product(A, x, n) {
     }
   }
   return out;
+}
+
+/** `product.wat`, assembled. Its memory holds every matrix it was given and, behind them, vectors and their products. */
+class Kernel {
+  constructor(code) {
+    this.memory = new WebAssembly.Memory({ initial: 1 });
+    const js = { memory: this.memory };
+    this.product = new WebAssembly.Instance(new WebAssembly.Module(code), { js }).exports.product;
+    this.places = new Map();
+    this.end = 0;
+  }
+
+  /** Some numbers of the memory, which grows if it has to: earlier views are then void. */
+  view(place, length) {
+    const missing = place + 4 * length - this.memory.buffer.byteLength;
+    if (missing > 0) this.memory.grow(Math.ceil(missing / 65536));
+    return new Float32Array(this.memory.buffer, place, length);
+  }
+
+  multiply(A, x, n) {
+    if (!this.places.has(A)) {
+      this.view(this.end, A.length).set(A);
+      this.places.set(A, this.end);
+      this.end += 4 * A.length;
+    }
+    const [B, m, fours] = [x.length / n, A.length / n, Math.ceil(x.length / n / 4)];
+    const place = this.end + 16 * fours * n;
+    const Y = this.view(place, 4 * fours * m);
+    const X = this.view(this.end, 4 * fours * n);
+    for (let b = 0, l = 0; b < B; b++) {
+      const first = 4 * n * (b >> 2) + 4 * (b & 3);
+      for (let j = 0; j < n; j++, l++) X[first + 16 * (j >> 2) + (j & 3)] = x[l];
+    }
+    this.product(this.places.get(A), this.end, place, m, n, fours);
+    const out = new Float32Array(B * m);
+    for (let b = 0, l = 0; b < B; b++) {
+      const first = 4 * m * (b >> 2) + (b & 3);
+      for (let i = 0; i < m; i++, l++) out[l] = Y[first + 4 * i];
+    }
+    return out;
+  }
+}
+
+/** The kernel of some code in base64; null where a browser cannot run it. */
+function startKernel(code) {
+  try {
+    return new Kernel(bytesOf(code));
+  } catch {
+    return null;
+  }
 }
 
 /** What has decayed to nothing is 0: with subnormal numbers many CPUs are a hundred times slower. */
@@ -154,11 +185,17 @@ function float16(bits) {
   return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -14 * (fraction / 1024));
 }
 
-/** Numbers from base64: float32, float16, or int8 with one scale a row. */
-function unpack({ dtype, data, scale }) {
+/** Bytes from base64. */
+function bytesOf(data) {
   const characters = atob(data);
   const bytes = new Uint8Array(characters.length);
   for (let i = 0; i < bytes.length; i++) bytes[i] = characters.charCodeAt(i);
+  return bytes;
+}
+
+/** Numbers from base64: float32, float16, or int8 with one scale a row. */
+function unpack({ dtype, data, scale }) {
+  const bytes = bytesOf(data);
   if (dtype === "float32") return new Float32Array(bytes.buffer);
   const stored = dtype === "int8" ? new Int8Array(bytes.buffer) : new Uint16Array(bytes.buffer);
   const numbers = new Float32Array(stored.length);
@@ -199,3 +236,5 @@ function load(name) {
   });
   return loading[name];
 }
+
+let kernel = startKernel(window.REACTIVATION_KERNEL);

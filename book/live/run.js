@@ -8,12 +8,14 @@ function inputDirections({ parameters: { W_in, W_r_in }, n_units }) {
   return orthonormal(Array.from({ length: d }, (_, k) => W.filter((_, i) => i % d === k)));
 }
 
-/** One network and its animal: awake it is told every displacement, asleep nothing. */
+/** One network and its animal: awake it is told every displacement; asleep nothing, or those of a walk elsewhere. */
 class Run {
   constructor(stored, seed, start) {
     Object.assign(this, assemble(stored), { stored });
-    this.motion = new (stored.kind === "position" ? Animal : Head)(stored.motion, new Random(seed, 1));
+    this.motion = motionOf(stored, new Random(seed, 1));
     this.random = new Random(seed, 2);
+    this.walks = {};
+    this.walker = new Random(seed, 5);
     if (start) this.motion.moveTo(start);
     this.t = 0;
     this.since = 0;
@@ -27,11 +29,18 @@ class Run {
     this.look();
   }
 
-  step({ input, c, law, target, directions }) {
+  /** What the input says asleep, or null. */
+  told(walk) {
+    if (walk === "none") return null;
+    this.walks[walk] ??= surrogate(this.stored, walk, this.walker);
+    return this.walks[walk].step();
+  }
+
+  step({ input, c, law, walk, target, directions }) {
     if (input !== this.input) [this.input, this.since] = [input, 0];
     const { stored } = this;
     const sigma = input ? stored.sigma : Math.sqrt(c) * stored.sigma_asleep;
-    const ds = input ? (target === null ? this.motion.step() : this.motion.drive(target)) : null;
+    const ds = input ? (target === null ? this.motion.step() : this.motion.drive(target)) : this.told(walk);
     const noise = drawNoise(this.r.length, law, sigma, stored.dt, this.random);
     this.r = this.network.step(this.r, ds && Float32Array.from(ds), takeOut(noise, directions));
     this.t++;

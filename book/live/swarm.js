@@ -57,16 +57,17 @@ function divergence(p, q) {
 }
 
 /**
- * Sleepers from given states: no input, noise √c σ η. They are looked at every five steps, in windows of 200, as on the
- * page on forgetting.
+ * Sleepers from given states: no input, or that of a walk, and noise √c σ η. They are looked at every five steps, in windows
+ * of 200, as on the page on forgetting.
  */
 class Swarm {
   constructor(stored, starts, seed) {
-    Object.assign(this, assemble(stored), { sigma: stored.sigma_asleep, dt: stored.dt });
-    Object.assign(this, { waking: stored.waking.density, random: new Random(seed, 3) });
+    Object.assign(this, assemble(stored), { stored, waking: stored.waking.density, random: new Random(seed, 3) });
     const f = starts.map((s) => this.cells.tuning(s));
     this.r = this.network.encode(Float32Array.from(f.flatMap((one) => [...one])));
     this.t = 0;
+    this.walks = {};
+    this.walkers = new Random(seed, 6);
     this.looks = [];
     this.look();
     // The null: every sleeper stays where it starts.
@@ -81,11 +82,19 @@ class Swarm {
     if (this.looks.length > 40) this.looks.shift();
   }
 
+  /** What the input of each sleeper says, or null. */
+  told(walk) {
+    if (walk === "none") return null;
+    this.walks[walk] ??= this.states.map(() => surrogate(this.stored, walk, this.walkers));
+    return Float32Array.from(this.states.flatMap((_, b) => this.walks[walk][b].step()));
+  }
+
   /** Five steps, and a look. */
-  advance({ c, law, directions = [] }) {
+  advance({ c, law, walk = "none", directions = [] }) {
+    const { sigma_asleep, dt } = this.stored;
     for (let i = 0; i < 5; i++) {
-      const noise = drawNoise(this.r.length, law, Math.sqrt(c) * this.sigma, this.dt, this.random);
-      this.r = this.network.step(this.r, null, takeOut(noise, directions));
+      const noise = drawNoise(this.r.length, law, Math.sqrt(c) * sigma_asleep, dt, this.random);
+      this.r = this.network.step(this.r, this.told(walk), takeOut(noise, directions));
     }
     this.t += 5;
     this.look();
@@ -93,7 +102,8 @@ class Swarm {
 
   /** Keep half of the sleepers. */
   halve() {
-    this.r = this.r.slice(0, Math.ceil(this.states.length / 2) * this.network.n_units);
+    this.states = this.states.slice(0, Math.ceil(this.states.length / 2));
+    this.r = this.r.slice(0, this.states.length * this.network.n_units);
   }
 
   report() {
@@ -104,9 +114,11 @@ class Swarm {
 
 /** The swarm's thread. A page from disk may not load one, so its source is that of the functions above. */
 function swarmWorker() {
-  const parts = [Random, drawNoise, takeOut, product, settle, sigmoid, Network, RNN, GRU, mostActive, PlaceCells];
-  parts.push(HeadDirectionCells, assemble, binOf, blur, densityOf, divergence, Swarm);
+  const parts = [Random, drawNoise, takeOut, wrap, Rests, Animal, Head, motionOf, surrogate, product, Kernel, bytesOf];
+  parts.push(startKernel, settle, sigmoid, Network, RNN, GRU, mostActive, PlaceCells, HeadDirectionCells, assemble);
+  parts.push(binOf, blur, densityOf, divergence, Swarm);
   const source = parts.map(String).join("\n") + `
+    const kernel = startKernel(${JSON.stringify(window.REACTIVATION_KERNEL)});
     let swarm, slow;
     onmessage = ({ data: { begin: started, looks, setting, patience } }) => {
       if (started) [swarm, slow] = [new Swarm(...started), 0];
