@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from reactivation_core import experiments, phases
+from reactivation_core import experiments, phases, store
 from reactivation_core.edition import chapters, claims
 from reactivation_core.edition.chapters import Chapter
 from reactivation_core.edition.claims import Measurement
@@ -266,14 +266,66 @@ def test_malformed_results_are_refused(reference):
 
 
 @pytest.mark.parametrize(
-    "parameters",
-    [{"n_steps": 0}, {"n_steps": 2.5}, {"n_steps": "abc"}, {"seed": -1}, {"seed": 0.5}, {"scale": float("nan")}],
+    ("name", "value", "message"),
+    [
+        ("n_steps", 0, "n_steps >= 2, got 0"),
+        ("n_steps", 7, "n_steps a multiple of 5, got 7"),
+        ("n_steps", 2.5, "a whole number for the parameter n_steps, got 2.5"),
+        ("n_steps", "abc", "a whole number for the parameter n_steps, got 'abc'"),
+        ("n_steps", True, "a whole number for the parameter n_steps, got True"),
+        ("n_shown", 0, "n_shown >= 1, got 0"),
+        ("n_shown", 21, r"n_shown <= 2 \* n_steps = 20, got 21"),
+        ("seed", -1, "seed >= 0, got -1"),
+        ("seed", 2**32, r"seed < 2\*\*32 = 4294967296, got 4294967296"),
+        ("scale", float("nan"), "a finite number for the parameter scale, got nan"),
+        ("scale", -0.5, "scale >= 0, got -0.5"),
+        ("ensemble", 3, "a text for the parameter ensemble, got 3"),
+    ],
 )
-def test_bad_parameters_are_refused(data, parameters):
-    (name,) = parameters
-    notebook(data, f"{name} = 0")
-    with pytest.raises(ValueError, match=f"for the parameter {name}, got"):
-        Chapter("results/one", parameters)
+def test_bad_parameters_are_refused(data, name, value, message):
+    own = {"seed": 0, "n_steps": 10, "n_shown": 3, "scale": 1.0, "ensemble": "mine"}
+    notebook(
+        data,
+        "seed = 0\nn_steps = 10  # >= 2, a multiple of 5\nn_shown = 3  # <= 2 * n_steps\nscale = 1.0\n"
+        "ensemble = 'mine'  # or another, >= nothing",
+    )
+    assert Chapter("results/one", own | {"scale": 2}).parameters == {"seed": 0, "n_steps": 10, "n_shown": 3, "scale": 2}
+    with pytest.raises(ValueError, match=f"^expected {message}$"):
+        Chapter("results/one", own | {name: value})
+
+
+def test_what_depends_on_draws_must_hold_in_the_canonical_run_and_is_told_of_others(reference, capsys):
+    run = chapter()
+    run.check("it is near", True, np.bool_(True))
+    with pytest.raises(AssertionError, match="does not hold: it is far"):
+        run.check("it is far", True, False)
+    chapter(n=2).check("it is far", False)
+    assert capsys.readouterr().out.splitlines() == ["it is near", "does not hold with these parameters: it is far"]
+
+
+def test_with_other_parameters_what_was_not_measured_is_left_out_and_scales_give_way(reference, data):
+    with (data / "claims.toml").open("a") as file:
+        file.write('scale = "log"\n' + CLAIM.replace('"a"', '"b"').replace('"size"', '"size_1000"'))
+    run = chapter((-0.1, 0.2, 0.3), n=2)
+    assert len(run.table().data.splitlines()) == 3
+    assert run.beside(("here",), ("later", "size_1000")).data.splitlines()[-1] == "| later |  |"
+    with pytest.raises(ValueError, match="scale log"):
+        chapter((-0.1, 0.2, 0.3))
+
+
+def test_another_ensemble_is_measured_alone_and_neither_compared_nor_stored(
+    data, tiny_ensemble, tiny_experiment, tmp_path, monkeypatch, capsys
+):
+    own = store.save(tiny_ensemble, tmp_path)
+    run = Chapter("results/one", {"n": 1, "seed": 0})
+    of = run.conditions("position-noisy-{bias}{law}", str(own), law=("", "-uniform"), bias=("unbiased", "biased"))
+    assert list(of) == [("", "unbiased")] and of["", "unbiased"].suffix == "_unbiased"
+    assert len(of["", "unbiased"].ensemble) == 3 and list(run.ensembles) == [str(own)]
+    assert f"Networks of {own}, not those" in capsys.readouterr().out
+    run.measure("size", np.array((0.4, 0.5, 0.6)))
+    record(data, monkeypatch, run)
+    assert not (data / "results" / "one.json").exists()
+    assert capsys.readouterr().out == f"1 measurements of {own}: not compared, and not stored.\n"
 
 
 def test_the_scorecard_has_every_claim_with_its_verdict_for_every_law(data, monkeypatch):
@@ -352,8 +404,13 @@ def test_parameters_are_those_of_the_notebooks_first_cell(data):
     run = Chapter("results/one", {"seed": 3, "n_steps": 7, "c": 1.5, "_i": 4, "np": np, "flag": True})
     assert run.parameters == {"seed": 3, "n_steps": 7, "c": 1.5}
     assert torch.equal(torch.rand(3, generator=run.generator(1)), torch.rand(3, generator=torch.manual_seed(4)))
+    cells = ["", "np = 1", "import numpy", "seed = 0", "# Parameters\nn_stpes = 9", "import torch"]
     with pytest.raises(ValueError, match="expected parameters among seed, n_steps, c, got n_stpes"):
-        Chapter("results/one", {"seed": 3, "n_steps": 7, "c": 1.5, "n_stpes": 9})
+        Chapter("results/one", {"seed": 3, "n_steps": 7, "c": 1.5, "n_stpes": 9, "In": cells})
+    # As where cells are run again by hand.
+    Chapter(
+        "results/one", {"seed": 3, "n_steps": 7, "c": 1.5, "i": 4, "In": [*cells, "seed = 0\nc = 1.5", "import torch"]}
+    )
     notebook(data, "seed = 0", tags=())
     with pytest.raises(ValueError, match="expected a cell tagged `parameters`"):
         Chapter("results/one", {"seed": 3})

@@ -161,7 +161,7 @@ def training_curve(
 
 def explained_variance(ax: Axes, curves: dict[str, Float[ndarray, "S N_r"]]) -> None:
     """Explained variance against the number of components, to 40, per phase: mean and ± 1 s.d. over networks."""
-    n_components = 40
+    n_components = min(40, *(values.shape[1] for values in curves.values()))
     components = np.arange(1, n_components + 1)
     for (phase, values), style in zip(curves.items(), ("-", "--"), strict=True):
         mean, sd = values.mean(0)[:n_components], values.std(0, ddof=1)[:n_components]

@@ -39,6 +39,12 @@ SCALES = {
 }
 
 
+def fits(values: Float[ndarray, " S"], scale: Scale) -> bool:
+    """Whether values lie where a quantity on this scale can."""
+    _, _, lowest, highest = SCALES[scale]
+    return bool(lowest <= np.min(values) and np.max(values) <= highest)
+
+
 def interval(values: Float[ndarray, " S"], scale: Scale = "linear") -> Interval:
     r"""Mean over networks with Student's 95 % interval, which takes them as independent draws from a normal law.
 
@@ -55,7 +61,7 @@ def interval(values: Float[ndarray, " S"], scale: Scale = "linear") -> Interval:
     if not np.isfinite(values).all():
         raise ValueError(f"expected finite values, got {(~np.isfinite(values)).sum()} others")
     there, back, lowest, highest = SCALES[scale]
-    if values.min() < lowest or values.max() > highest:
+    if not fits(values, scale):
         raise ValueError(f"expected values from {lowest:g} to {highest:g} on the scale {scale}, got {values}")
     if lowest in values or highest in values:
         there = back = np.asarray

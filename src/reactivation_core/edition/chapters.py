@@ -1,8 +1,8 @@
 r"""What every chapter does beside its subject: check its parameters, read ensembles, record what it measured.
 
 A chapter run with its own parameters compares its measurements with `data/results`, and fails where they differ by
-more than their tolerance; with other parameters there is nothing to compare. `reactivation run-chapters` runs it as
-the reference, and then the measurements are written instead.
+more than their tolerance; with other parameters, or another ensemble, there is nothing to compare. `reactivation
+run-chapters` runs it as the reference, and then the measurements are written instead.
 """
 
 import ast
@@ -10,9 +10,12 @@ import functools
 import itertools
 import json
 import math
+import operator
 import os
+import re
 import string
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -22,7 +25,7 @@ import numpy as np
 import torch
 from IPython.display import Markdown
 
-from reactivation_core import phases, statistics, store
+from reactivation_core import experiments, phases, statistics, store
 from reactivation_core.edition import claims
 from reactivation_core.edition.claims import Measurement, Results
 from reactivation_core.experiments import Experiment
@@ -91,26 +94,13 @@ class Chapter:
         namespace: the notebook's `globals()` after its imports, which holds the values of the cell tagged `parameters`.
 
     Raises:
-        ValueError: if a parameter is not a finite number >= 0, or one named `n_…` or `seed` not a whole one, or the
-            namespace holds a number that is no parameter, as a misspelt one would be.
+        ValueError: what `parameters` says.
     """
 
-    def __init__(self, name: str, namespace: dict[str, object]):
-        names = parameter_names(BOOK / f"{name}.ipynb")
-        given = {key: value for key, value in namespace.items() if type(value) in (int, float)}
-        unknown = [key for key in given if key not in names and not key.startswith("_")]
-        if unknown:
-            raise ValueError(f"expected parameters among {', '.join(names)}, got {', '.join(unknown)}")
+    def __init__(self, name: str, namespace: dict[str, Any]):
         self.name = name
-        self.parameters: dict[str, int | float] = {}
-        for key in names:
-            value = namespace[key]
-            if isinstance(value, bool) or not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
-                raise ValueError(f"expected a finite number >= 0 for the parameter {key}, got {value!r}")
-            whole = key == "seed" or key.startswith("n_")
-            if whole and (not isinstance(value, int) or (value < 1 and key != "seed")):
-                raise ValueError(f"expected a whole number >= 1 for the parameter {key}, got {value!r}")
-            self.parameters[key] = value
+        self.parameters: dict[str, int | float] = parameters(name, namespace)
+        self.another: str | None = None
         self.ensembles: dict[str, str] = {}
         self.measurements: dict[str, Measurement] = {}
         self.arrays: dict[str, np.ndarray] = {}
@@ -126,31 +116,73 @@ class Chapter:
         """Random numbers from the parameter `seed`, plus an offset."""
         return torch.Generator().manual_seed(int(self.parameters["seed"]) + offset)
 
-    def ensemble(self, name: str) -> Ensemble:
-        """Read an ensemble and remember which file it came from."""
-        if name not in self._loaded:
-            self._loaded[name] = store.load(name)
-            self.ensembles[name] = self._loaded[name].sha256
-        return self._loaded[name]
+    @property
+    def canonical(self) -> bool:
+        """Whether this run has the parameters and the ensemble of the reference; True where there is none yet."""
+        reference = claims.results(self.name)
+        return not self.another and (reference is None or reference.parameters == self.parameters)
 
-    def conditions(self, pattern: str, **options: Iterable[str]) -> dict:
+    def check(self, what: str, *holds: object) -> None:
+        """Print what was found, if all of it holds. What depends on draws may fail to with other parameters than the
+        reference's, and then that is printed.
+
+        Raises:
+            AssertionError: if it does not hold in the canonical run.
+        """
+        if all(holds):
+            print(what)
+        elif self.canonical:
+            raise AssertionError(f"does not hold: {what}")
+        else:
+            print(f"does not hold with these parameters: {what}")
+
+    def ensemble(self, name: str, instead: str | None = None) -> Ensemble:
+        """Read an ensemble, or another one `instead`, by its name or the path of its file, and remember which file it
+        came from.
+
+        Raises:
+            ValueError: if the other one has another task, or a single network, which gives no interval.
+        """
+        if instead in (None, name):
+            instead, read = name, name
+        else:
+            read = store.find(instead)
+        if instead not in self._loaded:
+            self._loaded[instead] = store.load(read)
+            self.ensembles[instead] = self._loaded[instead].sha256
+        ensemble = self._loaded[instead]
+        if instead != name:
+            expected, got = experiments.get(name).task.kind, ensemble.experiment.task.kind
+            if got != expected:
+                got = f"{instead}, of the {got} task"
+                raise ValueError(f"expected an ensemble of the {expected} task, as {name}, got {got}")
+            if len(ensemble) < 2:
+                raise ValueError(f"expected at least 2 networks, as intervals are over them, got 1 in {instead}")
+            self.another = instead
+            print(f"Networks of {instead}, not those of the text: compared with no reference, and nothing is stored.")
+        return ensemble
+
+    def conditions(self, pattern: str, instead: str | None = None, **options: Iterable[str]) -> dict:
         """Ensembles by name: `"position-noisy-{bias}{law}"` with `bias=("unbiased", "biased"), law=("", "-uniform")`
         has the keys `("unbiased", "")`, …; with one option a key is its value. A suffix, as `_unbiased_uniform`,
-        has the order of the pattern."""
+        has the order of the pattern. Another ensemble `instead` of the first is the only one."""
         found = {}
         for values in itertools.product(*options.values()):
             chosen = dict(zip(options, values, strict=True))
             named = (chosen[field].strip("-") for _, field, _, _ in string.Formatter().parse(pattern) if field)
             suffix = "".join(f"_{value}" for value in named if value)
-            ensemble = self.ensemble(pattern.format(**chosen))
+            ensemble = self.ensemble(pattern.format(**chosen), None if found else instead)
             found[values if len(options) > 1 else values[0]] = Condition(self, suffix, ensemble)
+            if instead and self.another:
+                break
         return found
 
     def measure(
         self, name: str, values: np.ndarray, unit: str = "", tolerance: float = 0.02, scale: Scale | None = None
     ) -> Measurement:
         """Remember one value per network; returns their mean and 95 % interval, on the scale of `statistics.interval`:
-        where none is given, that of the claim which the measurement is for.
+        where none is given, that of the claim which the measurement is for. With other parameters or networks than the
+        reference's a value may be where the scale has no place, and then it is linear.
 
         Raises:
             ValueError: for a value that is not finite, or a name that was measured before.
@@ -160,7 +192,10 @@ class Chapter:
             raise ValueError(f"expected finite values of {name}, got {values}")
         if name in self.measurements:
             raise ValueError(f"expected a name for each measurement, got {name} twice")
-        interval = statistics.interval(values, scale or self._scales.get(name, "linear"))
+        scale = scale or self._scales.get(name, "linear")
+        if not self.canonical and not statistics.fits(values, scale):
+            scale = "linear"
+        interval = statistics.interval(values, scale)
         self.measurements[name] = Measurement(
             **{key: float(f"{value:.6g}") for key, value in interval._asdict().items()},
             values=[float(f"{value:.6g}") for value in values],
@@ -185,7 +220,7 @@ class Chapter:
         trained otherwise too, that stands below it.
 
         Raises:
-            ValueError: naming a claim that was not measured.
+            ValueError: naming a claim that was not measured in the canonical run.
         """
         rows = []
         for claim, laws in self._standings():
@@ -204,12 +239,10 @@ class Chapter:
         name, a number from elsewhere, or None for an empty cell.
 
         Raises:
-            KeyError: for a name that was not measured.
+            KeyError: for a name that was not measured. With other parameters or another ensemble its cell is empty.
         """
-        named = [
-            (text, *(self.measurements[cell] if isinstance(cell, str) else cell for cell in cells))
-            for text, *cells in rows
-        ]
+        look = self.measurements.__getitem__ if self.canonical else self.measurements.get
+        named = [(text, *(look(cell) if isinstance(cell, str) else cell for cell in cells)) for text, *cells in rows]
         return table(("", *columns), *named)
 
     def compare(self, columns: dict[str, str], rows: dict[str, str]) -> Markdown:
@@ -223,9 +256,12 @@ class Chapter:
         """Print the verdicts; write the measurements if this run is the reference, else compare them with it.
 
         Raises:
-            ValueError: naming a claim that was not measured.
+            ValueError: naming a claim that was not measured in the canonical run.
             AssertionError: naming each measurement, ensemble or name that differs from the reference.
         """
+        if self.another:
+            print(f"{len(self.measurements)} measurements of {self.another}: not compared, and not stored.")
+            return
         for claim, laws in self._standings():
             print(f"{claim.id}: {laws['']['verdict']}")
         mine = Results(
@@ -251,12 +287,17 @@ class Chapter:
         print(f"{len(self.measurements)} measurements agree with {path.name}.")
 
     def _standings(self) -> list[tuple[claims.Claim, dict[str, dict[str, Any]]]]:
-        record = claims.Record({self.name: self.measurements})
+        mine = {self.name: self.measurements}
+        # What other chapters measured is of other networks.
+        record = defaultdict(dict, mine) if self.another else claims.Record(mine)
         found = []
         for claim in claims.load():
             if claim.chapter != self.name:
                 continue
             if claim.metric not in self.measurements:
+                # What is claimed of step 1000, say, was not measured in fewer.
+                if not self.canonical:
+                    continue
                 raise ValueError(f"expected a measurement of {claim.metric} for the claim {claim.id}, got none")
             laws = {"": "", **claims.LAWS}
             measured = {law: end for law, end in laws.items() if claim.metric + end in self.measurements}
@@ -303,17 +344,93 @@ def settings(experiment: Experiment, paper: dict[str, str]) -> Markdown:
     return table(("setting", "paper", "here"), *rows)
 
 
-def parameter_names(notebook: Path) -> list[str]:
-    """The names that the cell tagged `parameters` of a notebook assigns, in its order.
+BOUNDS: dict[str, Callable[[Any, Any], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "<": operator.lt,
+    "a multiple of": lambda value, of: value % of == 0,
+}
+
+
+def parameters(name: str, namespace: dict[str, Any]) -> dict[str, int | float]:
+    """The numbers among a chapter's parameters, once all of them are checked.
+
+    Args:
+        name: `part/chapter`.
+        namespace: the notebook's `globals()`.
+
+    Raises:
+        ValueError: for a parameter that is not of the kind of the notebook's own value, or is out of its `bounds`; or
+            if a cell that was run before, as papermill's, sets another name, as a misspelt one.
+    """
+    known, found = bounds(BOOK / f"{name}.ipynb"), {}
+    unknown = [key for key in _set_before(namespace) if key not in known]
+    if unknown:
+        got = ", ".join(unknown)
+        raise ValueError(f"expected parameters among {', '.join(known)}, got {got}{_needs(name, unknown)}")
+    for key, (own, _) in known.items():
+        value = namespace.get(key)
+        kind, what = {int: (int, "a whole number"), float: (int | float, "a finite number"), str: (str, "a text")}[
+            type(own)
+        ]
+        if not isinstance(value, kind) or isinstance(value, bool) or value != value or value in (math.inf, -math.inf):
+            raise ValueError(f"expected {what} for the parameter {key}, got {value!r:.80}")
+        if not isinstance(value, str):
+            found[key] = value
+    for key, value in found.items():
+        for sign, bound in known[key][1]:
+            limit = eval(bound, {}, found)
+            if not BOUNDS[sign](value, limit):
+                of = "" if bound == str(limit) else f" = {limit}"
+                raise ValueError(f"expected {key} {sign} {bound}{of}, got {value}")
+    return found
+
+
+def bounds(notebook: Path) -> dict[str, tuple[Any, list[tuple[str, str]]]]:
+    """What the cell tagged `parameters` of a notebook assigns, and the bounds in the comments beside it, as
+    `n_steps = 1000  # >= 2 * n_window, a multiple of 10`. Without, whole numbers are to be at least 1, the seed and
+    others at least 0.
 
     Raises:
         ValueError: if the notebook has no such cell.
     """
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         if "parameters" in cell["metadata"].get("tags", ()):
-            assigned = [node for node in ast.parse("".join(cell["source"])).body if isinstance(node, ast.Assign)]
-            return [target.id for node in assigned for target in node.targets if isinstance(target, ast.Name)]
+            lines, found = "".join(cell["source"]).splitlines(), {}
+            for node in ast.parse("\n".join(lines)).body:
+                if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                    key, own = node.targets[0].id, ast.literal_eval(node.value)
+                    comment = lines[node.lineno - 1][node.end_col_offset :]
+                    rules = re.findall(rf"({'|'.join(BOUNDS)}) ([\w *+]+)", comment)
+                    if key == "seed":
+                        rules = [(">=", "0"), ("<", "2**32")]
+                    elif not isinstance(own, str) and ">=" not in dict(rules):
+                        rules = [(">=", "1" if isinstance(own, int) else "0"), *rules]
+                    found[key] = own, rules
+            return found
     raise ValueError(f"expected a cell tagged `parameters` in {notebook}, got none")
+
+
+def _set_before(namespace: dict[str, Any]) -> list[str]:
+    """The names that the cells assign which were run just before this one and do nothing else."""
+    names = []
+    for source in reversed(namespace.get("In", [])[:-1]):
+        try:
+            cell = ast.parse(source).body
+        except SyntaxError:
+            break
+        if not cell or not all(isinstance(node, ast.Assign) for node in cell):
+            break
+        names += [node.id for of in cell for node in ast.walk(of) if isinstance(getattr(node, "ctx", None), ast.Store)]
+    return names
+
+
+def _needs(name: str, unknown: list[str]) -> str:
+    """Which ensembles a chapter needs that has no parameter for another one."""
+    stored = claims.results(name)
+    if "ensemble" not in unknown or not stored or not stored.ensembles:
+        return ""
+    return f"; this page is about {', '.join(stored.ensembles)} together"
 
 
 def _differences(mine: Results, reference: Results) -> list[str]:

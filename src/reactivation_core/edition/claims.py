@@ -185,7 +185,10 @@ def standing(claim: Claim, record: Record, law: str = "") -> dict[str, Any]:
 def _numbers(claim: Claim, measurement: Measurement | None) -> dict[str, Any]:
     if measurement is None:
         return {"value": None, "interval": None, "unit": "", "values": None}
-    mean, low, high = (float(f"{x:.6g}") for x in statistics.interval(np.array(measurement.values), claim.scale))
+    values = np.array(measurement.values)
+    # With other parameters or networks an estimate may be where the quantity itself cannot.
+    scale = claim.scale if statistics.fits(values, claim.scale) else "linear"
+    mean, low, high = (float(f"{x:.6g}") for x in statistics.interval(values, scale))
     return {"value": mean, "interval": [low, high], "unit": measurement.unit, "values": measurement.values}
 
 

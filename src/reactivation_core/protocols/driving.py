@@ -90,6 +90,6 @@ def told_apart(x: Float[ndarray, "B T N"], waking: Float[ndarray, "B T N"]) -> f
     """`spaces.auc` of activity and waking activity, as many trajectories and states of each, in the first 30 principal
     components of both together."""
     states = [of.reshape(-1, of.shape[-1]) for of in (x, waking)]
-    basis = statistics.principal_components(np.concatenate(states), 30)
+    basis = statistics.principal_components(np.concatenate(states), min(30, x.shape[-1]))
     first, second = map(basis.transform, states)
     return spaces.auc(first, second, len(x))
