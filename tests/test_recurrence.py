@@ -4,7 +4,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from reactivation_core.networks import Network
 from reactivation_core.recurrence import RECURRENCES, ByHand, Readable, Recurrence, RNNRecurrence
-from reactivation_core.tasks import Task
+from reactivation_core.tasks import Task, must_be
 from reactivation_core.theory import Density
 from reactivation_core.trajectories import Trajectories
 
@@ -29,19 +29,26 @@ def problem(tiny_experiment, generator):
     return make
 
 
-def readable(task, network, batch, eta, sigma):
+def readable(task, network, batch, eta, sigma, truncate=None):
     """Loss, states and gradients by automatic differentiation of the readable loop."""
     r = network.encode(task.cells.tuning(batch.s[:, :, 0]))
-    states = network(r, batch.ds, sigma * eta.transpose(1, 2))
+    if truncate is None:
+        states = network(r, batch.ds, sigma * eta.transpose(1, 2))
+    else:
+        states = []
+        for t in range(batch.ds.shape[2]):
+            r = network.step(r.detach() if t and t % truncate == 0 else r, batch.ds[:, :, t], sigma * eta[:, t])
+            states.append(r)
+        states = torch.stack(states, 2)
     loss = (network.readout(states) - task.cells.tuning(batch.s[:, :, 1:])).square().mean((1, 2, 3))
     names, values = zip(*network.named_parameters(), strict=True)
     return loss.detach(), states.detach(), dict(zip(names, torch.autograd.grad(loss.sum(), values), strict=True))
 
 
-def by_hand(task, network, batch, eta, sigma, dtype):
+def by_hand(task, network, batch, eta, sigma, dtype, truncate=None):
     """The same by the backward pass written by hand."""
     _, n_steps, n_trajectories, _ = eta.shape
-    recurrence = RECURRENCES[type(network)](network, task, n_trajectories, n_steps, dtype)
+    recurrence = RECURRENCES[type(network)](network, task, n_trajectories, n_steps, dtype, truncate)
     recurrence.eta.copy_(eta)
     loss = recurrence(batch, sigma)
     states = recurrence.x[:, 1:, :, : network.n_units].transpose(1, 2)
@@ -62,6 +69,29 @@ def differences(got, expected):
 def test_gradients_are_those_of_the_readable_loop(problem, n_steps, sigma):
     case = problem(n_steps)
     assert max(differences(by_hand(*case, sigma, torch.float64), readable(*case, sigma)).values()) < 1e-12
+
+
+@every_kind
+@pytest.mark.parametrize("truncate", [1, 7, 10, 23, 40])
+def test_cut_gradients_are_those_of_a_loop_that_forgets_where_its_activity_came_from(problem, truncate):
+    case = problem(23)
+    cut, whole = (by_hand(*case, 0.07, torch.float64, k) for k in (truncate, None))
+    assert max(differences(cut, readable(*case, 0.07, truncate)).values()) < 1e-12
+    same = [torch.equal(cut[2][name], gradient) for name, gradient in whole[2].items() if name != "D"]
+    assert all(same) if truncate >= 23 else not any(same)
+    assert torch.equal(cut[0], whole[0]) and torch.equal(cut[2]["D"], whole[2]["D"])
+
+
+@every_kind
+@pytest.mark.parametrize("truncate", [7, 40])
+def test_gradients_are_cut_alike_without_a_pass_by_hand(problem, truncate):
+    task, network, batch, eta = problem(23)
+    recurrence = Readable(network, task, B, 23, torch.float64, truncate)
+    recurrence.eta.copy_(eta)
+    recurrence(batch, 0.07)
+    _, _, expected = by_hand(task, network, batch, eta, 0.07, torch.float64, truncate)
+    for name, value in network.named_parameters():
+        torch.testing.assert_close(must_be(torch.Tensor, value.grad), expected[name], rtol=1e-10, atol=1e-14)
 
 
 def test_the_comparison_sees_a_way_back_without_the_leak(problem, monkeypatch):

@@ -91,6 +91,7 @@ class Experiment(Settings):
     batch_size: int = Field(default=200, ge=1, description="trajectories per batch")
     n_batches: int = Field(default=2500, ge=1, description="training batches")
     learning_rate: float = Field(default=1e-3, gt=0, description="learning rate of Adam")
+    truncate: int | None = Field(default=None, ge=1, description="steps after which gradients are cut; None: never")
 
     @field_validator("tau")
     @classmethod

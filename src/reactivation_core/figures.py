@@ -98,6 +98,38 @@ def schematic(ax: Axes) -> None:
     ax.text(5.2, 0.18, r"asleep: $\sqrt{2}\,\sigma\,\eta$", ha="left", color=COLOURS["quiescent"])
 
 
+def step(ax: Axes, phase: str, turn: float, c: float) -> None:
+    r"""A step on a ring: noisy activity goes to $E[m \mid r]$, is carried on by `turn` (rad), and gets noise of
+    `c` times the variance that was in it."""
+    ax.set(xlim=(-1.02, 1.02), ylim=(0.3, 1.6), aspect="equal")
+    ax.axis("off")
+    arc, start = np.linspace(0, np.pi, 200), 1.57 + turn / 2
+    ax.plot(np.cos(arc), np.sin(arc), color="0.75", lw=1)
+    rng, sd = np.random.default_rng(3), 0.07
+    place = start + sd * rng.normal(size=24)
+    radius = 1 + sd * rng.normal(size=24)
+    before = np.stack((radius * np.cos(place), radius * np.sin(place)))
+    mean = np.stack((np.cos(place), np.sin(place)))
+    ax.plot(*before, "o", color="0.55", ms=3)
+    for tail, head in zip(before.T, mean.T, strict=True):
+        ax.add_patch(FancyArrowPatch(tail, head, arrowstyle="-|>", mutation_scale=5, color="0.55", lw=0.6))
+    ax.plot(*mean, "o", color="k", mfc="w", ms=3, mew=0.7)
+    after = np.stack((np.cos(place - turn), np.sin(place - turn))) + sd * np.sqrt(c) * rng.normal(size=(2, 24))
+    ax.plot(*after, "o", color=COLOURS[phase], ms=3)
+    x, y = np.cos(start), np.sin(start)
+    ax.text(1.28 * x, 1.28 * y, "$r$", ha="center", color="0.35")
+    ax.text(0.76 * x, 0.76 * y, r"$E[m \mid r]$", ha="center", va="center")
+    x, y = 1.28 * np.cos(start - turn), 1.28 * np.sin(start - turn)
+    ax.text(x, y, "$r'$" if turn else r"     $\tilde r\,'$", ha="center" if turn else "left", color=COLOURS[phase])
+    if turn:
+        tail, head = ((0.6 * np.cos(at), 0.6 * np.sin(at)) for at in (start - 0.25, start - turn + 0.1))
+        curved = {"connectionstyle": "arc3,rad=-0.2", "arrowstyle": "-|>", "mutation_scale": 10, "lw": 1}
+        ax.add_patch(FancyArrowPatch(tail, head, **curved))
+        ax.text(0.08, 0.45, r"$\Delta s$", ha="center")
+    noise = r"$+\,\sqrt{v}\,\xi$" if c == 1 else rf"$+\,\sqrt{{{c:g}v}}\,\xi$"
+    ax.text(-1.0, 1.5, ("waking: clean, move, " if turn else "sleep: clean, ") + noise, color=COLOURS[phase])
+
+
 def band(
     ax: Axes,
     x: Real[ndarray, " n"],

@@ -227,7 +227,9 @@ def driven(
 
 
 @torch.no_grad()
-def starts(ensemble: Ensemble, n_trajectories: int, generator: torch.Generator) -> Float[Tensor, "S B N_r"]:
+def starts(
+    ensemble: Ensemble, n_trajectories: int, generator: torch.Generator | Sequence[torch.Generator]
+) -> Float[Tensor, "S B N_r"]:
     """Activity that encodes the start states of a waking batch; where the paper's quiescent runs begin."""
     batch = ensemble.task.sample(n_trajectories, 1, _streams(ensemble, generator))
     return ensemble.network.encode(ensemble.task.cells.tuning(batch.s[:, :, 0]))

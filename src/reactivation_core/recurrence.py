@@ -14,6 +14,10 @@ With a lower-precision `dtype` (bfloat16) the products take their factors in tha
 the parameters and the sums over trajectories stay in float32.
 
 Memory is laid out `(S, T, B, N)`, so that all trajectories of one step are contiguous.
+
+Gradients may be cut: with `truncate` $= k$ activity at the steps $k, 2k, \dots$ counts as given, and what is lost after
+such a step changes nothing before it (truncated backpropagation through time, Williams and Peng, 1990). The loss is the
+same.
 """
 
 from abc import ABC, abstractmethod
@@ -92,12 +96,19 @@ class Recurrence(ABC):
         task: the cells that give the targets.
         n_trajectories, n_steps: `B` and `T`.
         dtype: the type of the factors of every product; float32 by default.
+        truncate: steps after which gradients are cut, or None.
     """
 
     def __init__(
-        self, network: Network, task: Task, n_trajectories: int, n_steps: int, dtype: torch.dtype = torch.float32
+        self,
+        network: Network,
+        task: Task,
+        n_trajectories: int,
+        n_steps: int,
+        dtype: torch.dtype = torch.float32,
+        truncate: int | None = None,
     ):
-        self.network, self.task = network, task
+        self.network, self.task, self.truncate = network, task, truncate or n_steps
         self.shape = S, T, B, N = network.n_networks, n_steps, n_trajectories, network.n_units
         self.options = {"device": network.D.device, "dtype": dtype}
         self.eta = torch.empty(S, T, B, N, device=network.D.device, dtype=network.D.dtype)
@@ -112,9 +123,15 @@ class ByHand(Recurrence):
     """A backward pass written by hand: a subclass gives the steps forth and back, to the sweep that is the same."""
 
     def __init__(
-        self, network: Network, task: Task, n_trajectories: int, n_steps: int, dtype: torch.dtype = torch.float32
+        self,
+        network: Network,
+        task: Task,
+        n_trajectories: int,
+        n_steps: int,
+        dtype: torch.dtype = torch.float32,
+        truncate: int | None = None,
     ):
-        super().__init__(network, task, n_trajectories, n_steps, dtype)
+        super().__init__(network, task, n_trajectories, n_steps, dtype, truncate)
         S, T, B, N = self.shape
         # x(t) = [r(t); Δs(t)], the factor of every recurrent product.
         self.x = torch.empty(S, T + 1, B, N + task.n_inputs, **self.options)
@@ -153,6 +170,8 @@ class ByHand(Recurrence):
             for t in reversed(range(start, end)):
                 delta.add_(grad_states[:, t - start], alpha=self.alpha * scale)
                 self.backward_step(t, delta)
+                if t and t % self.truncate == 0:
+                    delta.zero_()
             self.accumulate(start, end)
         loss, grad_D = self.readout.finish()
         self.network.D.grad = grad_D.mul_(scale)
@@ -209,8 +228,11 @@ class Readable(Recurrence):
         network.zero_grad()
         dtype = self.options["dtype"]
         with torch.autocast(self.eta.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-            states = network(network.encode(tuning(batch.s[:, :, 0])), batch.ds, noise.transpose(1, 2))
-            outputs = network.readout(states)
+            r, parts = network.encode(tuning(batch.s[:, :, 0])), []
+            for ds, eta in zip(batch.ds.split(self.truncate, 2), noise.split(self.truncate, 1), strict=True):
+                parts.append(network(r, ds, eta.transpose(1, 2)))
+                r = parts[-1][:, :, -1].detach()
+            outputs = network.readout(torch.cat(parts, 2))
         loss = (outputs - tuning(batch.s[:, :, 1:])).square().mean((1, 2, 3))
         loss.sum().backward()
         return loss.detach()

@@ -105,7 +105,9 @@ def load(name: str | Path, folder: Path = ENSEMBLES) -> Ensemble:
     """
     if isinstance(name, Path):
         return restore(name)[0]
-    return restore(Path(folder) / f"{experiments.get(name).name}.safetensors", name)[0]
+    path = Path(folder) / f"{name}.safetensors"
+    # A variation has a name of its own.
+    return restore(path if path.is_file() else path.with_stem(experiments.get(name).name), name)[0]
 
 
 def find(name: str, folder: Path = ENSEMBLES) -> Path:
@@ -138,8 +140,8 @@ def restore(path: Path, name: str | None = None) -> tuple[Ensemble, dict[str, st
         if name not in (None, experiment.name):
             raise ValueError(f"expected the experiment {name}, got {experiment.name}")
         for settings in (experiment, experiment.task, experiment.task.motion):
-            # What is left out would become today's default. The first files were written before there were rests.
-            missing = type(settings).model_fields.keys() - settings.model_fields_set - {"rests"}
+            # What is left out would become today's default. The first files were written before there were these.
+            missing = type(settings).model_fields.keys() - settings.model_fields_set - {"rests", "truncate"}
             if missing:
                 raise ValueError(f"expected the settings {', '.join(sorted(missing))} in its header, got none")
         return _assemble(experiment, tensors, digest), header

@@ -102,7 +102,7 @@ def train(
     parameters = dict(network.named_parameters())
     adam = torch.optim.Adam(parameters.values(), lr=experiment.learning_rate, capturable=device == "cuda")
     recurrence = RECURRENCES.get(type(network), Readable)(
-        network, ensemble.task, experiment.batch_size, experiment.n_steps, PRECISIONS[precision]
+        network, ensemble.task, experiment.batch_size, experiment.n_steps, PRECISIONS[precision], experiment.truncate
     )
     # The buffers that every batch is read from, as a CUDA graph must; of this draw only the shapes are used.
     batch = ensemble.task.sample(experiment.batch_size, experiment.n_steps, torch.Generator(device))

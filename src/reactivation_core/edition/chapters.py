@@ -421,7 +421,8 @@ def _set_before(namespace: dict[str, Any]) -> list[str]:
             break
         if not cell or not all(isinstance(node, ast.Assign) for node in cell):
             break
-        names += [node.id for of in cell for node in ast.walk(of) if isinstance(getattr(node, "ctx", None), ast.Store)]
+        nodes = (node for of in cell for node in ast.walk(of))
+        names += [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
     return names
 
 

@@ -10,6 +10,7 @@ the verdict is *uninformative*.
 import json
 import tomllib
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -164,7 +165,7 @@ def verdict(claim: Claim, passed: bool | None, control: bool | None = None) -> V
     return "reproduced" if passed else "not reproduced"
 
 
-def standing(claim: Claim, record: Record, law: str = "") -> dict[str, Any]:
+def standing(claim: Claim, record: Mapping[str, dict[str, Measurement]], law: str = "") -> dict[str, Any]:
     """What is known of a claim, of networks trained as `law` says: value, 95 % interval, values of the networks, null,
     and verdict. A null that was not measured of such networks is that of the paper's noise."""
     null, outcome = None, None

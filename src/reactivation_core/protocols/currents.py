@@ -12,8 +12,11 @@ orthogonal, and
 
 $$ e = \int \frac{b^2}{D}\,p\;d\theta $$
 
-is the rate of entropy production, in nats: 0 if and only if the process is reversible. It sees the bearing alone, and
-so is a lower bound for the network's.
+is the rate of entropy production, in nats: 0 if and only if the process is reversible. Of a bearing that is read from
+a larger diffusion in its stationary law it is a lower bound for the whole's, as $b$ and $D$ are then means over what
+is not read (Cauchy and Schwarz); reading noise raises $D$ and lowers it further. It is no bound where these premises
+fail: networks take finite steps, turns are of `LAG` of them, and a process that has not settled is irreversible
+without any lasting current.
 
 *Null.* To run every trajectory forwards or backwards by a coin changes nothing of a reversible process. It leaves
 $p$ and $D$ as they are and gives each trajectory's flux a random sign, which shows what $e$ is by chance: above 0, as
