@@ -46,10 +46,15 @@ class Runnable(nn.Module, ABC):
     ) -> Float[Tensor, "S B N_r"]:
         r"""Activity after one step: $r + \Delta r$, with `noise` the term $\sigma\,\eta(t)$."""
 
+    @property
+    def n_state(self) -> int:
+        """Size of the state that a step maps; activity, which gets the noise, comes first in it."""
+        return self.n_units
+
     def forward(
-        self, r: Float[Tensor, "S B N_r"], ds: Float[Tensor, "S B T N_in"], noise: Float[Tensor, "S B T N_r"]
-    ) -> Float[Tensor, "S B T N_r"]:
-        """Activity after each of `T` steps from the initial activity `r`."""
+        self, r: Float[Tensor, "S B n_state"], ds: Float[Tensor, "S B T N_in"], noise: Float[Tensor, "S B T N_r"]
+    ) -> Float[Tensor, "S B T n_state"]:
+        """Activity, or the state that it is part of, after each of `T` steps from the initial one `r`."""
         states = []
         for t in range(ds.shape[2]):
             r = self.step(r, ds[:, :, t], noise[:, :, t])
@@ -116,6 +121,10 @@ class Network(Runnable):
         part = type(self)({name: value.detach()[index] for name, value in self.named_parameters()}, self.tau, self.dt)
         return part.requires_grad_(self.D.requires_grad)
 
+    def leaking(self, leak: float) -> "Network":
+        r"""The same weights with another leak, the share $dt/\tau$ of its activity that a unit loses in a step."""
+        return type(self)({name: value.detach() for name, value in self.named_parameters()}, self.dt / leak, self.dt)
+
     def encode(self, f: Float[Tensor, "S B N_o"]) -> Float[Tensor, "S B N_r"]:
         """Initial activity $r(0) = E f(s(0))$ from the cells' activity."""
         return f @ self.encoder.mT
@@ -135,8 +144,9 @@ class RNN(Network):
     W_in: Float[Tensor, "S N_r N_in"]
     weights = {"W_rec": ("N_r", "N_r"), "W_in": ("N_r", "N_in")}
 
-    def step(self, r, ds, noise):
-        drive = r @ self.W_rec.mT + ds @ self.W_in.mT
+    def step(self, r, ds, noise, current: Tensor | float = 0.0):
+        """As every network's; `current` is added to the drive of each unit."""
+        drive = r @ self.W_rec.mT + ds @ self.W_in.mT + current
         return r + (drive.relu() - r) * (self.dt / self.tau) + noise
 
 
@@ -169,11 +179,67 @@ class GRU(Network):
         g = torch.sigmoid(r @ self.W_g.mT + ds @ self.W_g_in.mT)
         return z, g
 
-    def step(self, r, ds, noise, gates: tuple[Tensor, Tensor] | None = None):
-        """As every network's; `gates` takes the place of the network's own."""
+    def step(self, r, ds, noise, gates: tuple[Tensor, Tensor] | None = None, current: Tensor | float = 0.0):
+        """As every network's; `gates` takes the place of the network's own, `current` is added to the candidate's
+        drive of each unit."""
         z, g = gates or self.gates(r, ds)
-        candidate = torch.tanh((g * r) @ self.W_r.mT + ds @ self.W_r_in.mT)
+        candidate = torch.tanh((g * r) @ self.W_r.mT + ds @ self.W_r_in.mT + current)
         return r + (1 - z) * (candidate - r) * (self.dt / self.tau) + noise
 
 
 NETWORKS: dict[str, type[Network]] = {"rnn": RNN, "gru": GRU}
+
+
+class SecondOrder(Runnable):
+    r"""A network with adaptation and momentum, whose state is activity, velocity and adaptation, $z = (r, v, a)$.
+
+    $$ v \leftarrow (1 - \lambda)\,v + \Delta r(r, a) \qquad r \leftarrow r + v \qquad
+       a \leftarrow a + \frac{r - a}{\tau_a} $$
+
+    $\Delta r(r, a)$ is the network's own step, noise and all, with $-b\,a$ added to the drive of each unit; all three
+    are changed at once, from the values before. With $b = 0$ and $\lambda = 1$ activity is that of the network alone,
+    bit for bit. Both begin at 0.
+
+    Args:
+        network: a rectified or a gated network.
+        b: strength of adaptation.
+        tau_a: time constant of adaptation, in steps.
+        friction: $\lambda$, the share of its velocity that activity loses in a step.
+
+    Raises:
+        ValueError: for another network, b < 0, tau_a < 1, or friction outside (0, 1].
+
+    Source: Casco-Rodriguez et al. (2026), who give networks of this kind a momentum.
+    """
+
+    def __init__(self, network: Runnable, b: float = 0.0, tau_a: float = 50.0, friction: float = 1.0):
+        super().__init__()
+        if not isinstance(network, RNN | GRU):
+            raise ValueError(f"expected an RNN or a GRU, got {type(network).__name__}")
+        if not (0 <= b < math.inf and 1 <= tau_a < math.inf and 0 < friction <= 1):
+            got = f"b = {b}, tau_a = {tau_a}, friction = {friction}"
+            raise ValueError(f"expected b >= 0, tau_a >= 1 and 0 < friction <= 1, got {got}")
+        self.network, self.b, self.tau_a, self.friction = network, b, tau_a, friction
+        self.n_networks, self.n_units, self.n_cells = network.n_networks, network.n_units, network.n_cells
+        self.D = network.D
+
+    def __getitem__(self, index: slice) -> "SecondOrder":
+        return SecondOrder(self.network[index], self.b, self.tau_a, self.friction)
+
+    @property
+    def n_state(self) -> int:
+        return 3 * self.n_units
+
+    def encode(self, f: Float[Tensor, "S B N_o"]) -> Float[Tensor, "S B n_state"]:
+        """The network's initial activity, without velocity or adaptation."""
+        r = self.network.encode(f)
+        return torch.cat((r, torch.zeros_like(r), torch.zeros_like(r)), -1)
+
+    def readout(self, r: Float[Tensor, "S *points n_state"]) -> Float[Tensor, "S *points N_o"]:
+        """Output $o = D r$ of activity."""
+        return self.network.readout(r[..., : self.n_units])
+
+    def step(self, r, ds, noise):
+        r, v, a = r.split(self.n_units, -1)
+        new = self.network.step(r, ds, noise, current=-self.b * a) + (1 - self.friction) * v
+        return torch.cat((new, new - r, a + (r - a) / self.tau_a), -1)

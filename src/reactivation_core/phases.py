@@ -257,8 +257,8 @@ def settle(r: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 def _check_start(ensemble: Ensemble, start: Tensor) -> None:
     network = ensemble.network
-    if start.ndim != 3 or (start.shape[0], start.shape[2]) != (network.n_networks, network.n_units):
-        expected = f"({network.n_networks}, B, {network.n_units})"
+    if start.ndim != 3 or (start.shape[0], start.shape[2]) != (network.n_networks, network.n_state):
+        expected = f"({network.n_networks}, B, {network.n_state})"
         raise ValueError(f"expected a start of shape {expected}, got {tuple(start.shape)}")
 
 
@@ -279,7 +279,7 @@ def _run(ensemble, r, n_steps, ds, noise_scale, generators, record, every) -> Ph
     if every < 1 or n_steps % every:
         raise ValueError(f"expected every >= 1 that divides {n_steps} steps, got {every}")
     network, task, experiment = ensemble.network, ensemble.task, ensemble.experiment
-    S, B, N = r.shape
+    S, B, N = *r.shape[:2], network.n_units
     sigma, law = noise_scale * experiment.sigma, noise.LAWS[experiment.noise]
     if ds is None:
         ds = r.new_zeros(1, 1, 1, task.n_inputs).expand(S, B, n_steps, -1)

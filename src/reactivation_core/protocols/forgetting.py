@@ -16,7 +16,7 @@ Source: Gelman and Rubin (1992); Krishna et al. (2024), Section 2.4.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from reactivation_core import densities, phases, statistics
 from reactivation_core.densities import AnyDensity
-from reactivation_core.phases import Ensemble
+from reactivation_core.phases import Ensemble, Phase
 
 # Steps from one look at a run to the next, and from one correction of the norm, where it is held, to the next.
 EVERY, CORRECTED = 5, 10
@@ -98,18 +98,31 @@ def sleep(
         c: multiplies the variance of the noise of training.
         norm: to which activity is scaled back every tenth step; if left out it is free.
     """
-    path = [decode(ensemble, start)]
-    r, norms, cosines = start, [], []
-    for _ in range(0, n_steps, CORRECTED):
-        phase = phases.quiescent(ensemble, CORRECTED, math.sqrt(c), r, generator, RECORD, EVERY)
+    path, norms, cosines = [decode(ensemble, start)], [], []
+    for phase in parts(ensemble, start, n_steps, c, generator, norm):
         size, cosine = bump(ensemble, phase.states, phase.outputs, phase.decoded)
-        r = phase.states[:, :, -1]
-        if norm is not None:
-            r = r * (torch.from_numpy(norm)[:, None] / r.norm(dim=-1))[..., None]
         path.append(phase.decoded.numpy())
         norms.append(size)
         cosines.append(cosine)
     return Sleep(np.concatenate(path, 2), np.hstack(norms), np.hstack(cosines))
+
+
+def parts(
+    ensemble: Ensemble,
+    start: Float[Tensor, "S B N_r"],
+    n_steps: int,
+    c: float,
+    generator: torch.Generator,
+    norm: Float[ndarray, " S"] | None = None,
+) -> Iterator[Phase]:
+    """Ten steps of `sleep` after another, with the states before the norm is corrected."""
+    r, N = start, ensemble.network.n_units
+    for _ in range(0, n_steps, CORRECTED):
+        phase = phases.quiescent(ensemble, CORRECTED, math.sqrt(c), r, generator, RECORD, EVERY)
+        r = phase.states[:, :, -1]
+        if norm is not None:
+            r = r * (torch.from_numpy(norm)[:, None] / r[..., :N].norm(dim=-1))[..., None]
+        yield phase
 
 
 def windows(
@@ -158,4 +171,5 @@ def plane(states: Float[ndarray, "*shape d"]) -> Float[ndarray, "*shape 2"]:
 def bump(ensemble: Ensemble, states: Tensor, outputs: Tensor, decoded: Tensor) -> tuple[ndarray, ndarray]:
     """Norm of activity, and cosine of the output with the tuning at the decoded state; means over runs, `(S, T)`."""
     cosine = torch.cosine_similarity(outputs, ensemble.task.cells.tuning(decoded), -1)
-    return states.norm(dim=-1).mean(1).numpy(), cosine.mean(1).numpy()
+    r = states[..., : ensemble.network.n_units]
+    return r.norm(dim=-1).mean(1).numpy(), cosine.mean(1).numpy()
