@@ -2,11 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: book quick test bench growth live device clean
+.PHONY: book pdf quick test bench growth live device clean
 
 book: .venv/ready
 	$(BIN)/jupyter-book build book/ -n -W --keep-going
 	@echo "The book: $(CURDIR)/book/_build/html/index.html"
+
+# The whole book on paper, by way of Chromium.
+pdf: book
+	$(BIN)/python book/printed.py
 
 # One thread a process: two processes with two threads each on two cores run ten times slower.
 quick test: export OMP_NUM_THREADS = 1

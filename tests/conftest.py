@@ -1,13 +1,15 @@
 """Fixtures shared by the tests: small experiments and ensembles, made like the paper's."""
 
 import csv
-import shutil
+import importlib.util
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
+import hypothesis
 import pytest
 import torch
 
@@ -15,9 +17,9 @@ from reactivation_core import experiments
 from reactivation_core.edition.execution import STATUS
 from reactivation_core.phases import untrained
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-ARGUMENTS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
-    --disable-component-update --disable-sync""".split()
+# A machine that is busy is no error.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 def pytest_addoption(parser):
@@ -36,13 +38,22 @@ def pytest_collection_modifyitems(items):
     items.sort(key=length, reverse=True)
 
 
+@pytest.fixture(scope="session")
+def printed():
+    """The script that prints the book."""
+    path = Path(__file__).parents[1] / "book" / "printed.py"
+    spec = importlib.util.spec_from_file_location("printed", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
+def browser(printed):
+    if printed.CHROMIUM is None:
         pytest.skip("expected Chromium to look at the book, found none; on Debian: apt-get install chromium")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    with printed.sync_playwright() as playwright:
+        browser = printed.launch(playwright)
         yield browser
         browser.close()
 

@@ -173,3 +173,56 @@ def test_the_scorecard_shows_what_is_chosen(site, browser):
     part.select_option("all")
     assert (rows.count(), tables.count()) == everything
     page.close()
+
+
+def test_a_page_on_paper_is_its_text(site, browser):
+    page = browser.new_page()
+    page.emulate_media(media="print")
+    for name, shown in (("theory/upper_bound", "h1, pre, figure, mjx-container"), ("verdict/scorecard", "h1, table")):
+        page.goto(f"{site[0]}{name}.html", wait_until="load")
+        left = page.evaluate(
+            """() => [...document.querySelectorAll("nav, aside, header, footer, button, select, details, .headerlink")]
+                .filter(e => e.checkVisibility() && e.getBoundingClientRect().height).map(e => e.outerHTML)"""
+        )
+        assert not left
+        assert page.locator(f"article :is({shown})").first.is_visible()
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def joined(build, printed):
+    """The whole book as one page."""
+    return printed.whole(build[2])
+
+
+def test_the_whole_book_has_every_page_and_its_links_lead_somewhere(joined, printed):
+    soup = printed.BeautifulSoup(joined, "html.parser")
+    ids = [element["id"] for element in soup.select("[id]")]
+    assert len(ids) == len(set(ids))
+    chapters = [page for _, pages in printed.contents() for page in pages]
+    assert [section["id"] for section in soup.select("section.chapter")] == chapters
+    links = [a["href"] for a in soup.select("a[href]")]
+    assert {link.partition("#")[0].partition(":")[0] for link in links} <= {"", "http", "https", "mailto"}
+    assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
+    # Of what pages fold, solutions and tables are printed, and the code of drawings is not.
+    assert not soup.select("details.hide, summary .collapsed, script[src*=live], button")
+    assert "figure.legend(" not in soup.select_one("#theory\\/upper_bound").get_text()
+
+
+def test_the_book_is_printed(build, printed, browser, tmp_path, monkeypatch):
+    pages = ["intro", "theory/setup", "theory/upper_bound", "references"]
+    monkeypatch.setattr(printed, "contents", lambda: [("", pages[:1]), ("Theory", pages[1:])])
+    printed.print_book(browser, build[2], tmp_path / "book.pdf")
+    reader = printed.PdfReader(tmp_path / "book.pdf")
+    texts = [page.extract_text() for page in reader.pages]
+    text = "\n".join(texts)
+    assert 15 < len(texts) < 60
+    assert "Math Processing Error" not in text and "$$" not in text and "\\frac" not in text
+    soup = printed.BeautifulSoup(printed.whole(build[2]), "html.parser")
+    for page, number in printed.beginnings(tmp_path / "book.pdf").items():
+        title = " ".join(soup.find(id=page).h2.get_text().split())
+        assert title.replace(" ", "") in texts[number - 1].replace(" ", "").replace("\n", "")
+        assert re.search(rf"\b{number}$", texts[1], re.MULTILINE)
+    assert set(printed.beginnings(tmp_path / "book.pdf")) == set(pages)
+    # Bookmarks: parts, their chapters and sections.
+    assert [mark.title for mark in reader.outline if not isinstance(mark, list)] == ["Contents", "THEORY"]

@@ -53,6 +53,15 @@ def test_an_ascii_locale_breaks_nothing(command):
     assert done.stdout == outcome([*PROGRAM, command]).stdout
 
 
+@pytest.mark.slow
+def test_a_cuda_toolkit_without_a_card_is_not_spoken_of():
+    # PyTorch does, on stderr, where this module is imported: on every page.
+    done = outcome(
+        [sys.executable, "-c", "import sys, reactivation_core.cli; print('torch.utils.cpp_extension' in sys.modules)"]
+    )
+    assert done.stdout == "False\n", done.stderr
+
+
 def test_an_ensemble_is_stored_without_git(tiny_ensemble, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     _, header = store.restore(store.save(tiny_ensemble, tmp_path))

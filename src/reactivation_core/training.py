@@ -20,7 +20,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.benchmark import Timer
 
 from reactivation_core import noise, store
 from reactivation_core.experiments import Experiment
@@ -308,6 +307,9 @@ def _expect(expected: dict, got: dict) -> None:
 
 def seconds(device: str) -> dict[str, float]:
     """How long the product of a batch's activity with recurrent weights takes on this machine, by its precision."""
+    # Where a CUDA toolkit stands beside no card, its import has PyTorch say so on stderr, to every page.
+    from torch.utils.benchmark import Timer
+
     found = {}
     for name, dtype in PRECISIONS.items():
         factors = {
