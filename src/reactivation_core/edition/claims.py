@@ -165,7 +165,7 @@ def verdict(claim: Claim, passed: bool | None, control: bool | None = None) -> V
     return "reproduced" if passed else "not reproduced"
 
 
-def standing(claim: Claim, record: Mapping[str, dict[str, Measurement]], law: str = "") -> dict[str, Any]:
+def standing(claim: Claim, record: Mapping[str, dict], law: str = "") -> dict[str, Any]:
     """What is known of a claim, of networks trained as `law` says: value, 95 % interval, values of the networks, null,
     and verdict. A null that was not measured of such networks is that of the paper's noise."""
     null, outcome = None, None
