@@ -1,3 +1,4 @@
+import itertools
 import math
 import re
 from pathlib import Path
@@ -11,6 +12,11 @@ from reactivation_core.experiments import EXPERIMENTS, Experiment
 from reactivation_core.networks import GRU, RNN
 
 BIASES = ("unbiased", "biased")
+FACTORS = list(itertools.product(("", "-moving"), ("", "-quiet"), ("", "-free")))
+RINGS = [
+    *("".join(("ring", *names)) for names in FACTORS),
+    *(f"ring-{name}" for name in ("even", "two", "long", "moving-long")),
+]
 
 
 def test_names_are_the_papers_conditions_and_variations():
@@ -21,11 +27,12 @@ def test_names_are_the_papers_conditions_and_variations():
         *(f"position-{kind}-{bias}-text" for kind in ("noisy", "noiseless") for bias in BIASES),
         *(f"position-noisy-unbiased-{motion}" for motion in ("rats", "rests")),
         *(f"{kind}-{bias}-uniform" for kind in ("position-noisy", "head-direction") for bias in BIASES),
+        *RINGS,
     }
     assert all(experiment.name == name for name, experiment in EXPERIMENTS.items())
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", sorted(set(EXPERIMENTS) - set(RINGS)))
 def test_settings_are_those_of_tables_a1_and_a2(name):
     experiment, position = experiments.get(name), name.startswith("position")
     task, motion = experiment.task, experiment.task.motion
@@ -52,6 +59,18 @@ def test_settings_are_those_of_tables_a1_and_a2(name):
         assert motion.rests == (25 if name.endswith("rests") else None)
     else:
         assert (task.width, task.peak, motion.counter_clockwise) == (math.pi / 6, True, biased)
+
+
+@pytest.mark.parametrize("name", RINGS)
+def test_rings_differ_by_what_their_names_say(name):
+    experiment = experiments.get(name)
+    words, motion = set(name.split("-")[1:]), experiment.task.motion
+    assert experiment.sigma * math.sqrt(experiment.dt) == pytest.approx(0.1 if "quiet" in words else 0.3)
+    assert experiment.cost == (0 if "free" in words else 0.002)
+    assert motion.rests == (None if "moving" in words else 25)
+    assert (motion.peaks, motion.concentration) == (2 if "two" in words else 1, 0 if "even" in words else 1)
+    assert experiment.n_steps == (400 if "long" in words else 100)
+    assert (experiment.n_units, experiment.n_batches, experiment.tau) == (48, 4000, 0.04)
 
 
 @pytest.mark.parametrize(
