@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NAMES = tuple(
     name
     for name in experiments.EXPERIMENTS
-    if not name.endswith(("-rats", "-slow", "-unnormalised")) and not name.startswith("ring")
+    if not name.endswith(("-rats", "-slow", "-unnormalised", "-costly")) and not name.startswith("ring")
 )
 N_NETWORKS = 5
 

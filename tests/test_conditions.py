@@ -56,7 +56,7 @@ def walker(slope, peaks=1, flat=False, concentration=1.0):
 
 def found(ensemble, generator):
     # Few steps, as its errors add up awake.
-    waking = conditions.wake(ensemble, 800, 40, generator)
+    waking = conditions.wake(ensemble, 1600, 20, generator)
     end = conditions.ends(ensemble, waking, 200, 1200, MULTIPLIERS, generator)
     rng = np.random.default_rng(0)
     return end, conditions.drift(ensemble, waking, 200, 800, 2.0, generator, rng)
@@ -67,9 +67,12 @@ def test_a_sampler_comes_from_the_trough_to_the_law_of_waking_at_its_multiplier(
     end, drift = found(walker(1.0, peaks), generator)
     assert max(end.asleep[:, 1].max(), end.floor.max()) < 0.04
     assert (end.asleep[:, 1] < end.asleep[:, 2]).all() and (end.asleep[:, 1] < end.asleep[:, 0]).all()
-    assert end.turned[:, 1].min() > 0.3 and end.even.min() > 0.15
+    # Its own errors widen the law awake, of two peaks more.
+    assert end.turned[:, 1].min() > 0.3 and (end.asleep[:, 1] < end.even / 2).all()
     assert end.cosine == pytest.approx(1, abs=0.01)
-    assert drift.slope[:, 0] == pytest.approx(drift.slope[:, 1], abs=0.25)
+    # The law awake, widened by errors and the kernel, has less of a score than the law that the walk samples.
+    widened = math.exp(peaks**2 * (20 * V + conditions.WIDTH**2) / 2)
+    assert drift.slope[:, 0] == pytest.approx(widened * drift.slope[:, 1], abs=0.25)
     assert np.abs(drift.slope[:, 2]).max() < 0.3
 
 
@@ -94,5 +97,5 @@ def test_what_reports_no_bump_is_told_by_its_cosine(generator):
 
 def test_a_law_that_is_even_awake_is_no_test(generator):
     ensemble = walker(1.0, concentration=0.0)
-    waking = conditions.wake(ensemble, 800, 40, generator)
+    waking = conditions.wake(ensemble, 1600, 20, generator)
     assert conditions.ends(ensemble, waking, 50, 200, MULTIPLIERS[:1], generator).even.max() < 0.02

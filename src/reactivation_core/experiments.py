@@ -222,6 +222,10 @@ def _all() -> dict[str, Experiment]:
     # A rat at the pace of the task's animal, in a box of the task's size.
     rat = Recording(record="sargolini", centre=(0.5, 0.5), scale=2.2, gap=0.035, every=4, symmetries=True)
     experiments.append(Experiment(name="position-noisy-unbiased-rats", task=PositionSettings(motion=rat)))
+    # What brings rings nearest to the law of their waking: three times the noise, and a cost of activity that is to the
+    # output what theirs is.
+    uneven = {"task": PositionSettings(motion=motions["biased"]), "sigma": 0.03 / math.sqrt(0.02)}
+    experiments.append(Experiment(name="position-noisy-biased-costly", cost=5e-4, **uneven))
     # Where the paper's text differs from its released code, and the book follows the code.
     noisy = experiments[0]
     for suffix, change in (("slow", {"motion": {"speed": 0.2}}), ("unnormalised", {"normalise": False})):

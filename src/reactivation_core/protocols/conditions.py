@@ -36,6 +36,7 @@ from reactivation_core.phases import Ensemble
 from reactivation_core.protocols import diffusion, forgetting
 from reactivation_core.statistics import population_vector
 from reactivation_core.tasks import must_be
+from reactivation_core.trajectories import Head
 
 # Bearings, and the s.d. of the kernel about each, in radians.
 GRID, WIDTH = diffusion.Grid(60, math.pi, 1), 0.2
@@ -78,8 +79,8 @@ def asleep(
 
 def trough(ensemble: Ensemble, n_trajectories: int) -> Float[Tensor, "S B N_r"]:
     """Activity that encodes the bearing between two peaks of the law awake, or across from the only one."""
-    motion = ensemble.experiment.task.motion
-    return forgetting.encode(ensemble, torch.full((1, 1), math.pi / motion.peaks), n_trajectories)
+    peaks = must_be(Head, ensemble.experiment.task.motion).peaks
+    return forgetting.encode(ensemble, torch.full((1, 1), math.pi / peaks), n_trajectories)
 
 
 class Ends(NamedTuple):
@@ -109,7 +110,7 @@ def ends(
     runs = [asleep(ensemble, start, n_steps, float(c), generator) for c in multipliers]
     half = runs[0].path.shape[2] // 2
     # From one peak to half the way to the next.
-    shift = GRID.n // (2 * ensemble.experiment.task.motion.peaks)
+    shift = GRID.n // (2 * must_be(Head, ensemble.experiment.task.motion).peaks)
     awake, floor = [], []
     for x in waking.path:
         first, second = (law(x[i::2]) for i in range(2))
