@@ -21,8 +21,12 @@ from tqdm import tqdm
 from reactivation_core import experiments, phases, store, training
 
 ROOT = Path(__file__).resolve().parents[1]
-# Without those that only measure where the paper's text differs from its released code, or are of a recording.
-NAMES = tuple(name for name in experiments.EXPERIMENTS if not name.endswith(("-rats", "-slow", "-unnormalised")))
+# Without those that only measure where the paper's text differs from its released code, are of a recording, or small.
+NAMES = tuple(
+    name
+    for name in experiments.EXPERIMENTS
+    if not name.endswith(("-rats", "-slow", "-unnormalised", "-costly")) and not name.startswith("ring")
+)
 N_NETWORKS = 5
 
 

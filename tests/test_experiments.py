@@ -1,3 +1,4 @@
+import itertools
 import math
 import re
 from pathlib import Path
@@ -11,6 +12,11 @@ from reactivation_core.experiments import EXPERIMENTS, Experiment
 from reactivation_core.networks import GRU, RNN
 
 BIASES = ("unbiased", "biased")
+FACTORS = list(itertools.product(("", "-moving"), ("", "-quiet"), ("", "-free")))
+RINGS = [
+    *("".join(("ring", *names)) for names in FACTORS),
+    *(f"ring-{name}" for name in ("even", "two", "long", "moving-long")),
+]
 
 
 def test_names_are_the_papers_conditions_and_variations():
@@ -20,19 +26,23 @@ def test_names_are_the_papers_conditions_and_variations():
         *(f"head-direction-{bias}" for bias in BIASES),
         *(f"position-{kind}-{bias}-text" for kind in ("noisy", "noiseless") for bias in BIASES),
         *(f"position-noisy-unbiased-{motion}" for motion in ("rats", "rests")),
+        "position-noisy-biased-costly",
         *(f"{kind}-{bias}-uniform" for kind in ("position-noisy", "head-direction") for bias in BIASES),
+        *RINGS,
     }
     assert all(experiment.name == name for name, experiment in EXPERIMENTS.items())
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", sorted(set(EXPERIMENTS) - set(RINGS)))
 def test_settings_are_those_of_tables_a1_and_a2(name):
     experiment, position = experiments.get(name), name.startswith("position")
     task, motion = experiment.task, experiment.task.motion
     noise_per_step = experiment.sigma * math.sqrt(experiment.dt)
     assert experiment.n_units == (512 if position else 128) and task.n_cells == 512
     assert experiment.tau == (0.1 if position else 0.04) and experiment.dt == 0.02
-    expected = 0.0 if "noiseless" in name else 0.01 if position else 0.1
+    costly = name.endswith("costly")
+    expected = 0.0 if "noiseless" in name else 0.03 if costly else 0.01 if position else 0.1
+    assert experiment.cost == (5e-4 if costly else 0)
     assert noise_per_step == pytest.approx(expected)
     assert (experiment.n_steps, experiment.n_quiescent_steps) == (100, 200)
     assert (experiment.batch_size, experiment.n_batches) == (200, 2500 if position else 20000)
@@ -52,6 +62,18 @@ def test_settings_are_those_of_tables_a1_and_a2(name):
         assert motion.rests == (25 if name.endswith("rests") else None)
     else:
         assert (task.width, task.peak, motion.counter_clockwise) == (math.pi / 6, True, biased)
+
+
+@pytest.mark.parametrize("name", RINGS)
+def test_rings_differ_by_what_their_names_say(name):
+    experiment = experiments.get(name)
+    words, motion = set(name.split("-")[1:]), experiment.task.motion
+    assert experiment.sigma * math.sqrt(experiment.dt) == pytest.approx(0.1 if "quiet" in words else 0.3)
+    assert experiment.cost == (0 if "free" in words else 0.002)
+    assert motion.rests == (None if "moving" in words else 25)
+    assert (motion.peaks, motion.concentration) == (2 if "two" in words else 1, 0 if "even" in words else 1)
+    assert experiment.n_steps == (400 if "long" in words else 100)
+    assert (experiment.n_units, experiment.n_batches, experiment.tau) == (48, 4000, 0.04)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 PROTOCOLS = """denoising sampling tracking agreement spreading directions attractors rings motion spaces upper_bound
     pseudoinverse integration stationarity correction optimum update sustaining rotation decoding refinement resolution
     variations forgetting second_order overview diffusion driving temperature gating exchange currents recordings
-    horizon""".split()
+    horizon conditions""".split()
 PACKAGES = {"protocols": PROTOCOLS, "edition": ["claims", "chapters", "execution"]}
 ORDER = """circular streams noise networks theory samplers densities statistics cells trajectories tasks recurrence
     experiments phases manifolds dynamics protocols store training cluster figures edition cli""".split()

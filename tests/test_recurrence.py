@@ -29,7 +29,7 @@ def problem(tiny_experiment, generator):
     return make
 
 
-def readable(task, network, batch, eta, sigma, truncate=None):
+def readable(task, network, batch, eta, sigma, truncate=None, cost=0.0):
     """Loss, states and gradients by automatic differentiation of the readable loop."""
     r = network.encode(task.cells.tuning(batch.s[:, :, 0]))
     if truncate is None:
@@ -41,14 +41,15 @@ def readable(task, network, batch, eta, sigma, truncate=None):
             states.append(r)
         states = torch.stack(states, 2)
     loss = (network.readout(states) - task.cells.tuning(batch.s[:, :, 1:])).square().mean((1, 2, 3))
+    loss = loss + cost * states.square().mean((1, 2, 3))
     names, values = zip(*network.named_parameters(), strict=True)
     return loss.detach(), states.detach(), dict(zip(names, torch.autograd.grad(loss.sum(), values), strict=True))
 
 
-def by_hand(task, network, batch, eta, sigma, dtype, truncate=None):
+def by_hand(task, network, batch, eta, sigma, dtype, truncate=None, cost=0.0):
     """The same by the backward pass written by hand."""
     _, n_steps, n_trajectories, _ = eta.shape
-    recurrence = RECURRENCES[type(network)](network, task, n_trajectories, n_steps, dtype, truncate)
+    recurrence = RECURRENCES[type(network)](network, task, n_trajectories, n_steps, dtype, truncate, cost)
     recurrence.eta.copy_(eta)
     loss = recurrence(batch, sigma)
     states = recurrence.x[:, 1:, :, : network.n_units].transpose(1, 2)
@@ -90,6 +91,25 @@ def test_gradients_are_cut_alike_without_a_pass_by_hand(problem, truncate):
     recurrence.eta.copy_(eta)
     recurrence(batch, 0.07)
     _, _, expected = by_hand(task, network, batch, eta, 0.07, torch.float64, truncate)
+    for name, value in network.named_parameters():
+        torch.testing.assert_close(must_be(torch.Tensor, value.grad), expected[name], rtol=1e-10, atol=1e-14)
+
+
+@every_kind
+@pytest.mark.parametrize("cost", [0.002, 3.0])
+def test_a_cost_of_activity_is_in_loss_and_gradients(problem, cost):
+    case = problem(23)
+    expected = readable(*case, 0.7, cost=cost)
+    assert max(differences(by_hand(*case, 0.7, torch.float64, cost=cost), expected).values()) < 1e-12
+    assert differences(by_hand(*case, 0.7, torch.float64), expected)["encoder"] > 1e-4
+
+
+def test_a_cost_is_in_the_gradients_without_a_pass_by_hand(problem):
+    task, network, batch, eta = problem(23)
+    recurrence = Readable(network, task, B, 23, torch.float64, None, 3.0)
+    recurrence.eta.copy_(eta)
+    recurrence(batch, 0.07)
+    _, _, expected = by_hand(task, network, batch, eta, 0.07, torch.float64, cost=3.0)
     for name, value in network.named_parameters():
         torch.testing.assert_close(must_be(torch.Tensor, value.grad), expected[name], rtol=1e-10, atol=1e-14)
 

@@ -114,6 +114,7 @@ def test_networks_that_are_not_stored_train_alone_on_the_cpu_and_else_together(t
     store.save(tiny_ensemble[0], tmp_path, seed="0", precision="float32")
     run = training.Run(tiny_ensemble.experiment, tmp_path, 4, device=device)
     assert run.groups() == groups and not replace(run, n_networks=1).groups()
+    assert replace(run, together=True).groups() == [range(1, 4)]
 
 
 def test_every_network_and_block_has_draws_of_its_own(tiny_experiment, tmp_path, monkeypatch):

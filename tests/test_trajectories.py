@@ -14,7 +14,9 @@ from reactivation_core.trajectories import RECORDINGS, Animal, Head, Recorded, R
 
 RAYLEIGH = 0.26 * math.pi * 0.02
 TURN = 11.52 * 0.02
+PEAK, PEAKS = Head(concentration=1.0), Head(concentration=1.0, peaks=2, rests=25.0)
 MOTIONS = [Animal(), Animal(drift=0.05), Head(), Head(counter_clockwise=True), Animal(rests=25.0), Head(rests=25.0)]
+MOTIONS += [PEAK, PEAKS]
 
 
 def draw(motion, n_networks=1, n_trajectories=50, n_steps=100, seed=0):
@@ -147,6 +149,45 @@ def test_a_generator_each_draws_networks_that_do_not_depend_on_each_other(motion
     for i, seed in enumerate((3, 4)):
         for joint, alone in zip(both, motion(7, 20, [stream(seed)]), strict=True):
             assert torch.equal(joint[i], alone[0])
+
+
+def angles(head):
+    """The law of bearings of a head, n times them."""
+    return scipy.stats.vonmises(head.concentration)
+
+
+@pytest.mark.parametrize("head", [PEAK, PEAKS], ids=["one peak", "two peaks"])
+def test_bearings_keep_their_uneven_law(head):
+    s, ds = draw(head, n_trajectories=4000)
+    for t in (0, 100):
+        assert follows(wrapped(head.peaks * s[0, :, t]), angles(head))
+    # As many at either of two peaks.
+    assert np.abs(np.sign(np.cos(s[..., 0, 0])).mean()) < 4 / np.sqrt(4000) or head.peaks == 1
+    free, _ = draw(Head(), n_trajectories=4000)
+    assert not follows(wrapped(head.peaks * free[0, :, 100]), angles(head))
+
+
+def test_an_uneven_law_is_kept_from_one_bearing_by_the_drift():
+    # Turns that pull the wrong way, or not, would end elsewhere.
+    s, ds = draw(Head(concentration=1.0), n_trajectories=4000, n_steps=300)
+    moved = wrapped(s[..., 1:, 0] - s[..., :-1, 0])
+    slope = np.polyfit(np.sin(s[..., :-1, 0]).ravel(), moved.ravel(), 1)[0]
+    assert slope == pytest.approx(-(TURN**2) / 2, rel=0.05)
+    assert follows(s[0, :, -1], angles(PEAK))
+
+
+def test_the_density_of_bearings_is_that_of_their_law():
+    grid = torch.linspace(-math.pi, math.pi, 101, dtype=torch.float64)
+    np.testing.assert_allclose(PEAK.density(grid), angles(PEAK).pdf(grid.numpy()))
+    assert Head().density(grid).numpy() == pytest.approx(1 / (2 * math.pi))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"counter_clockwise": True}, {"peaks": 5}, {"turning": 40.0}], ids=["one way", "peaks", "turning"]
+)
+def test_an_uneven_law_that_turns_would_not_keep_is_refused(settings):
+    with pytest.raises(ValueError, match="concentration"):
+        Head(concentration=1.0, **settings)
 
 
 def test_an_animal_without_rests_moves_at_every_step():

@@ -65,6 +65,8 @@ class Train:
     float32; `auto` is the faster one on this machine."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
+    together: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Train all networks of an ensemble in one computation on the CPU, too: faster where they are small."""
     threads: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """CPU threads, if other than all, or than one a worker."""
     workers: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
@@ -98,7 +100,8 @@ class Train:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         runs = []
         for experiment in wanted:
-            run = training.Run(experiment, folder, self.networks, self.seed or 0, precision or "float32", device)
+            settings = self.seed or 0, precision or "float32", device, self.together
+            run = training.Run(experiment, folder, self.networks, *settings)
             if run.path.exists():
                 ensemble, header = store.restore(run.path)
                 if self.all or len(ensemble) >= self.networks:

@@ -7,6 +7,7 @@ code.
 """
 
 import difflib
+import itertools
 import math
 from collections.abc import Iterable
 from typing import Annotated, Literal
@@ -92,6 +93,7 @@ class Experiment(Settings):
     n_batches: int = Field(default=2500, ge=1, description="training batches")
     learning_rate: float = Field(default=1e-3, gt=0, description="learning rate of Adam")
     truncate: int | None = Field(default=None, ge=1, description="steps after which gradients are cut; None: never")
+    cost: float = Field(default=0.0, ge=0, description="weight of the mean square of units in the training loss")
 
     @field_validator("tau")
     @classmethod
@@ -220,6 +222,10 @@ def _all() -> dict[str, Experiment]:
     # A rat at the pace of the task's animal, in a box of the task's size.
     rat = Recording(record="sargolini", centre=(0.5, 0.5), scale=2.2, gap=0.035, every=4, symmetries=True)
     experiments.append(Experiment(name="position-noisy-unbiased-rats", task=PositionSettings(motion=rat)))
+    # What brings rings nearest to the law of their waking: three times the noise, and a cost of activity that is to the
+    # output what theirs is.
+    uneven = {"task": PositionSettings(motion=motions["biased"]), "sigma": 0.03 / math.sqrt(0.02)}
+    experiments.append(Experiment(name="position-noisy-biased-costly", cost=5e-4, **uneven))
     # Where the paper's text differs from its released code, and the book follows the code.
     noisy = experiments[0]
     for suffix, change in (("slow", {"motion": {"speed": 0.2}}), ("unnormalised", {"normalise": False})):
@@ -234,7 +240,41 @@ def _all() -> dict[str, Experiment]:
             n_batches=20000,
         )
         experiments += [heading, heading.vary(name=f"{heading.name}-uniform", noise="uniform")]
+        if bias == "unbiased":
+            experiments += _rings(heading)
     return {experiment.name: experiment for experiment in experiments}
+
+
+def _rings(heading: Experiment) -> list[Experiment]:
+    """Small networks with loud noise, a cost of activity, an uneven law of bearings and rests, and the same but for
+    what their names say."""
+    ring = heading.vary(
+        name="ring",
+        task={"n_cells": 128, "motion": {"rests": 25.0, "concentration": 1.0}},
+        n_units=48,
+        sigma=0.3 / math.sqrt(0.02),
+        cost=0.002,
+        batch_size=50,
+        n_batches=4000,
+    )
+    changes = {
+        "even": {"task": {"motion": {"concentration": 0.0}}},
+        "two": {"task": {"motion": {"peaks": 2}}},
+        "moving": {"task": {"motion": {"rests": None}}},
+        # That of Table A.2.
+        "quiet": {"sigma": heading.sigma},
+        "free": {"cost": 0.0},
+        # Half as many trajectories, twice as many steps in a batch.
+        "long": {"n_steps": 400, "batch_size": 25},
+    }
+    factorial = itertools.product(*(((), (name,)) for name in ("moving", "quiet", "free")))
+    experiments = []
+    for names in (*(sum(each, ()) for each in factorial), ("even",), ("two",), ("long",), ("moving", "long")):
+        experiment = ring.vary(name="-".join(("ring", *names)))
+        for name in names:
+            experiment = experiment.vary(**changes[name])
+        experiments.append(experiment)
+    return experiments
 
 
 EXPERIMENTS: dict[str, Experiment] = _all()

@@ -4,7 +4,8 @@ One call computes the training loss of every network in an ensemble,
 
 $$ L = \frac{1}{B T N_o} \sum_{b, t, i} \left(f_i(s_{b,t}) - (D r_{b,t})_i\right)^2, $$
 
-and its gradient for every parameter, equal to what automatic differentiation of `networks` gives. It is faster for
+and its gradient for every parameter, equal to what automatic differentiation of `networks` gives. A `cost` times the
+mean square of units may be added. It is faster for
 four reasons. Recurrent and input weights act in one product, $[W_{rec}\; W_{in}]\,[r; \Delta s]$. The readout, its
 error and the targets are formed a few steps at a time on the way back, while they are still in cache, and never
 stored whole. The head-direction cells, sums of few harmonics, are not formed at all. And the time sweep writes into
@@ -97,6 +98,7 @@ class Recurrence(ABC):
         n_trajectories, n_steps: `B` and `T`.
         dtype: the type of the factors of every product; float32 by default.
         truncate: steps after which gradients are cut, or None.
+        cost: weight of the mean square of units in the loss.
     """
 
     def __init__(
@@ -107,8 +109,9 @@ class Recurrence(ABC):
         n_steps: int,
         dtype: torch.dtype = torch.float32,
         truncate: int | None = None,
+        cost: float = 0.0,
     ):
-        self.network, self.task, self.truncate = network, task, truncate or n_steps
+        self.network, self.task, self.truncate, self.cost = network, task, truncate or n_steps, cost
         self.shape = S, T, B, N = network.n_networks, n_steps, n_trajectories, network.n_units
         self.options = {"device": network.D.device, "dtype": dtype}
         self.eta = torch.empty(S, T, B, N, device=network.D.device, dtype=network.D.dtype)
@@ -130,8 +133,9 @@ class ByHand(Recurrence):
         n_steps: int,
         dtype: torch.dtype = torch.float32,
         truncate: int | None = None,
+        cost: float = 0.0,
     ):
-        super().__init__(network, task, n_trajectories, n_steps, dtype, truncate)
+        super().__init__(network, task, n_trajectories, n_steps, dtype, truncate, cost)
         S, T, B, N = self.shape
         # x(t) = [r(t); Δs(t)], the factor of every recurrent product.
         self.x = torch.empty(S, T + 1, B, N + task.n_inputs, **self.options)
@@ -161,12 +165,17 @@ class ByHand(Recurrence):
 
         self.readout.prepare()
         delta = torch.zeros_like(r)  # α dL/dr(t), carried backwards
-        scale = 1 / (B * T * self.network.n_cells)
+        scale, ratio = 1 / (B * T * self.network.n_cells), self.cost * self.network.n_cells / N
+        squares = torch.zeros(S, device=r.device, dtype=r.dtype)
         for end in range(T, 0, -_BLOCK):
             start = max(end - _BLOCK, 0)
             states = self.x[:, start + 1 : end + 1].flatten(1, 2)[..., :N]
             s = batch.s[:, :, start + 1 : end + 1].transpose(1, 2)
-            grad_states = self.readout.read(states, s.flatten(1, 2)).unflatten(1, (end - start, B))
+            grad_states = self.readout.read(states, s.flatten(1, 2))
+            if self.cost:
+                grad_states.add_(states, alpha=2 * ratio)
+                squares += torch.linalg.vector_norm(states, dim=(1, 2), dtype=r.dtype).square_()
+            grad_states = grad_states.unflatten(1, (end - start, B))
             for t in reversed(range(start, end)):
                 delta.add_(grad_states[:, t - start], alpha=self.alpha * scale)
                 self.backward_step(t, delta)
@@ -177,7 +186,7 @@ class ByHand(Recurrence):
         self.network.D.grad = grad_D.mul_(scale)
         self.network.encoder.grad = torch.bmm(delta.to(dtype).mT, f0).to(grad_D.dtype).div_(self.alpha)
         self.finish()
-        return loss.mul_(scale)
+        return loss.add_(squares, alpha=ratio).mul_(scale)
 
     def join(self, *names: str) -> Tensor:
         """Weights side by side, in the products' type."""
@@ -232,8 +241,11 @@ class Readable(Recurrence):
             for ds, eta in zip(batch.ds.split(self.truncate, 2), noise.split(self.truncate, 1), strict=True):
                 parts.append(network(r, ds, eta.transpose(1, 2)))
                 r = parts[-1][:, :, -1].detach()
-            outputs = network.readout(torch.cat(parts, 2))
+            states = torch.cat(parts, 2)
+            outputs = network.readout(states)
         loss = (outputs - tuning(batch.s[:, :, 1:])).square().mean((1, 2, 3))
+        if self.cost:
+            loss = loss + self.cost * states.square().mean((1, 2, 3))
         loss.sum().backward()
         return loss.detach()
 

@@ -54,6 +54,9 @@ CHECKOUT = _checkout()
 ENSEMBLES = Path(os.environ.get(DATA) or CHECKOUT / "data").absolute() / "ensembles"
 SUMS = "SHA256SUMS"
 
+# Settings that the first files were written before, and whose default is what they had.
+_LATER = {"rests", "truncate", "cost", "peaks", "concentration"}
+
 # A header of ours has a few thousand bytes, the largest file some ten million.
 _MAX_HEADER, _MAX_FILE = 1 << 20, 1 << 30
 # A machine that died may hold its locks on a shared folder for a little while.
@@ -140,8 +143,8 @@ def restore(path: Path, name: str | None = None) -> tuple[Ensemble, dict[str, st
         if name not in (None, experiment.name):
             raise ValueError(f"expected the experiment {name}, got {experiment.name}")
         for settings in (experiment, experiment.task, experiment.task.motion):
-            # What is left out would become today's default. The first files were written before there were these.
-            missing = type(settings).model_fields.keys() - settings.model_fields_set - {"rests", "truncate"}
+            # What is left out would become today's default.
+            missing = type(settings).model_fields.keys() - settings.model_fields_set - _LATER
             if missing:
                 raise ValueError(f"expected the settings {', '.join(sorted(missing))} in its header, got none")
         return _assemble(experiment, tensors, digest), header

@@ -55,7 +55,7 @@ def test(ensemble: Ensemble, seed: int = 0, first: int = 0) -> tuple[Tensor, Ten
     The loss is the mean of $(f - o)^2$ over cells, steps and trajectories; the decoding error the mean distance, in
     metres or radians; the squared error what the released code reports, the mean square over coordinates.
     The test batch has one training batch's size, and noise; of a recording, its windows are of the time that is held
-    out. `first` is the number of the ensemble's first network.
+    out. A cost of activity is left out. `first` is the number of the ensemble's first network.
     """
     generators = [stream(seed, first + i, _TEST, 0, device=ensemble.network.D.device) for i in range(len(ensemble))]
     ensemble = replace(ensemble, task=ensemble.task.held_out())
@@ -101,7 +101,13 @@ def train(
     parameters = dict(network.named_parameters())
     adam = torch.optim.Adam(parameters.values(), lr=experiment.learning_rate, capturable=device == "cuda")
     recurrence = RECURRENCES.get(type(network), Readable)(
-        network, ensemble.task, experiment.batch_size, experiment.n_steps, PRECISIONS[precision], experiment.truncate
+        network,
+        ensemble.task,
+        experiment.batch_size,
+        experiment.n_steps,
+        PRECISIONS[precision],
+        experiment.truncate,
+        experiment.cost,
     )
     # The buffers that every batch is read from, as a CUDA graph must; of this draw only the shapes are used.
     batch = ensemble.task.sample(experiment.batch_size, experiment.n_steps, torch.Generator(device))
@@ -161,6 +167,7 @@ class Run:
     seed: int = 0
     precision: str = "float32"
     device: str = "cpu"
+    together: bool = False
 
     def train(self, networks: range, progress: Progress = lambda name, batches, loss: None) -> Ensemble:
         """Train one of the groups, to its checkpoint."""
@@ -194,9 +201,9 @@ class Run:
 
     def groups(self) -> list[range]:
         """The networks that are not stored yet, by number, as they train together: on the CPU each alone, for there
-        processes share the work; on another device all."""
+        processes share the work, but where they are to train `together`; on another device all."""
         missing = range(sum(map(len, self.stored())), self.n_networks)
-        size = 1 if self.device == "cpu" else self.n_networks
+        size = 1 if self.device == "cpu" and not self.together else self.n_networks
         return [missing[i : i + size] for i in range(0, len(missing), size)]
 
     def store(self) -> tuple[Path, list[float]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import numpy as np
+import scipy.special
 import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -104,23 +105,66 @@ class Animal(Settings):
 class Head(Settings):
     r"""A head that turns by $N(0, \omega^2)\,dt$ per step, or by its absolute value if only counter-clockwise.
 
-    With `rests` it is still half of the time, as the animal.
+    With `rests` it is still half of the time, as the animal. With a `concentration` $\kappa$ turns drift towards
+    `peaks` bearings, $n$ evenly spaced ones from 0, by $\frac12 (\omega\,dt)^2\,(\log q)'$ per step, so that bearings
+    keep the law
+
+    $$ q(\theta) = \frac{e^{\kappa \cos n\theta}}{2\pi I_0(\kappa)} $$
+
+    of their starts, as far as $n^2 \kappa\,(\omega\,dt)^2$ is small. Larger values are refused, and a drift of turns
+    that all go one way.
     """
 
     dt: float = Field(default=0.02, gt=0, description="time step, s")
     turning: float = Field(default=11.52, ge=0, description="s.d. of the angular velocity ω, rad/s")
     counter_clockwise: bool = Field(default=False, description="turn counter-clockwise only")
     rests: Rests = None
+    peaks: int = Field(default=1, ge=1, description="peaks n of the law of bearings, where that is uneven")
+    concentration: float = Field(default=0.0, ge=0, description="concentration κ of the law of bearings; 0: even")
+
+    @field_validator("concentration")
+    @classmethod
+    def _stationary(cls, concentration: float, info) -> float:
+        if {"dt", "turning", "counter_clockwise", "peaks"} <= info.data.keys() and concentration > 0:
+            if info.data["counter_clockwise"]:
+                raise PydanticCustomError("concentration", "Input should be 0 where turns are counter-clockwise only")
+            most = 0.25 / (info.data["peaks"] * info.data["turning"] * info.data["dt"]) ** 2
+            if concentration > most:
+                context = {"most": f"{most:.3g}"}
+                raise PydanticCustomError("concentration", "Input should be at most 1/(2 n ω dt)², {most}", context)
+        return concentration
+
+    def density(self, s: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """The law of bearings $q$, per radian."""
+        kappa = self.concentration
+        # i0e is exp(-kappa) I0(kappa), which stays finite for sharp peaks.
+        return (kappa * ((self.peaks * s).cos() - 1)).exp() / (2 * math.pi * scipy.special.i0e(kappa))
 
     def __call__(self, n_trajectories: int, n_steps: int, generators: Sequence[torch.Generator]) -> Trajectories:
         """Draw trajectories: bearings in [-π, π), `(S, B, T+1, 1)`, and turns `(S, B, T, 1)`, in radians."""
         S, B = len(generators), n_trajectories
-        start = _draw(torch.rand, (S, B, 1, 1), generators, 0) * 2 * math.pi - math.pi
+        unit = _draw(torch.rand, (S, B, 1, 1), generators, 0)
+        start = self._quantile(unit) if self.concentration else unit * 2 * math.pi - math.pi
         ds = self.turning * self.dt * _draw(torch.randn, (S, B, n_steps, 1), generators, 0)
         if self.counter_clockwise:
             ds = ds.abs()
-        ds = ds * _moving(self.rests, (n_steps, S, B), generators).movedim(0, -1)[..., None]
+        moving = _moving(self.rests, (n_steps, S, B), generators).movedim(0, -1)[..., None]
+        if self.concentration:
+            s, pull = start[:, :, 0], (self.turning * self.dt) ** 2 / 2 * self.peaks * self.concentration
+            for t in range(n_steps):
+                ds[:, :, t] -= pull * (self.peaks * s).sin()
+                s = s + ds[:, :, t] * moving[:, :, t]
+        ds = ds * moving
         return Trajectories(wrap(torch.cat((start, start + ds.cumsum(2)), 2)), ds)
+
+    def _quantile(self, unit: Tensor) -> Tensor:
+        """Bearings below which $q$ has these shares, by linear interpolation."""
+        edges = torch.linspace(-math.pi, math.pi, 4097, device=unit.device)
+        below = self.density((edges[:-1] + edges[1:]) / 2).cumsum(0)
+        below = torch.cat((below.new_zeros(1), below / below[-1]))
+        right = torch.searchsorted(below, unit.contiguous(), right=True).clamp(1, len(edges) - 1)
+        share = (unit - below[right - 1]) / (below[right] - below[right - 1])
+        return edges[right - 1] + share * (edges[1] - edges[0])
 
 
 class Recorded:
