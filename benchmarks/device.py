@@ -21,12 +21,6 @@ from tqdm import tqdm
 from reactivation_core import experiments, phases, store, training
 
 ROOT = Path(__file__).resolve().parents[1]
-# Without those that only measure where the paper's text differs from its released code, are of a recording, or small.
-NAMES = tuple(
-    name
-    for name in experiments.EXPERIMENTS
-    if not name.endswith(("-rats", "-slow", "-unnormalised", "-costly")) and not name.startswith("ring")
-)
 N_NETWORKS = 5
 
 
@@ -35,7 +29,7 @@ class OutOfTimeError(Exception):
 
 
 def main(
-    names: tyro.conf.Positional[tuple[str, ...]] = NAMES,
+    names: tyro.conf.Positional[tuple[str, ...]] = experiments.MAIN,
     out: Path = ROOT / "build" / "device",
     seconds: float = 540.0,
     batches: int | None = None,

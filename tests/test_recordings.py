@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from reactivation_core.protocols import recordings
+from reactivation_core.protocols import recordings, variations
 from reactivation_core.trajectories import Animal, Recorded
 
 
@@ -13,7 +13,7 @@ def straight(speed):
 
 
 def test_reporting_the_start_is_wrong_by_the_way(tiny_ensemble, generator):
-    found = recordings.track(recordings.on(tiny_ensemble, straight(0.5)), 10, 20, generator)
+    found = recordings.track(variations.on_motion(tiny_ensemble, straight(0.5)), 10, 20, generator)
     assert found.speed == pytest.approx(0.5, rel=1e-4)
     # The first of the recorded states comes after a step.
     assert found.staying == pytest.approx(0.5 * 0.02 * np.arange(20).mean(), rel=1e-4)
@@ -22,7 +22,7 @@ def test_reporting_the_start_is_wrong_by_the_way(tiny_ensemble, generator):
 
 
 def test_networks_and_cells_are_the_same_on_another_motion(tiny_ensemble):
-    other = recordings.on(tiny_ensemble, Animal(speed=0.1))
+    other = variations.on_motion(tiny_ensemble, Animal(speed=0.1))
     assert other.network is tiny_ensemble.network and other.task.cells is tiny_ensemble.task.cells
     assert other.task.motion.speed == 0.1 and len(other) == 3
 

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from reactivation_core.protocols import variations
+from reactivation_core.trajectories import Animal
 
 
 def test_an_animal_that_hardly_moves_leaves_nothing_to_report(tiny_ensemble, generator):
-    still = variations.on_motion(tiny_ensemble, speed=1e-6)
+    still = variations.on_motion(tiny_ensemble, Animal(speed=1e-6))
     assert torch.equal(still.task.cells.centres, tiny_ensemble.task.cells.centres)
     found = variations.staying(still.task, 20, 30, generator)
     assert found.error.max() < 1e-4 and found.tiles == pytest.approx(np.full(3, 1 / 121), rel=0.2)

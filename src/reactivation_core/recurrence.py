@@ -125,17 +125,8 @@ class Recurrence(ABC):
 class ByHand(Recurrence):
     """A backward pass written by hand: a subclass gives the steps forth and back, to the sweep that is the same."""
 
-    def __init__(
-        self,
-        network: Network,
-        task: Task,
-        n_trajectories: int,
-        n_steps: int,
-        dtype: torch.dtype = torch.float32,
-        truncate: int | None = None,
-        cost: float = 0.0,
-    ):
-        super().__init__(network, task, n_trajectories, n_steps, dtype, truncate, cost)
+    def __init__(self, network: Network, task: Task, *settings, **options):
+        super().__init__(network, task, *settings, **options)
         S, T, B, N = self.shape
         # x(t) = [r(t); Δs(t)], the factor of every recurrent product.
         self.x = torch.empty(S, T + 1, B, N + task.n_inputs, **self.options)
@@ -143,9 +134,9 @@ class ByHand(Recurrence):
         self.x_at, self.r_at, self.eta_at = self.x.unbind(1), self.x[..., :N].unbind(1), self.eta.unbind(1)
         self.alpha = network.dt / network.tau
         if isinstance(task.cells, HeadDirectionCells):
-            self.readout = HarmonicReadout(network, task.cells, dtype)
+            self.readout = HarmonicReadout(network, task.cells, self.options["dtype"])
         else:
-            self.readout = Readout(network, task.cells, dtype)
+            self.readout = Readout(network, task.cells, self.options["dtype"])
 
     @torch.no_grad()
     def __call__(self, batch: Trajectories, sigma: float) -> Tensor:

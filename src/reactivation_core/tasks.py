@@ -94,6 +94,10 @@ class Task(nn.Module, ABC):
         """Error of decoding the cells' own activity: what no network's decoding error can be expected to fall below."""
         return self.error(self.cells.decode(self.cells.tuning(s)), s)
 
+    def staying(self, s: Float[Tensor, "S B T d"]) -> Float[Tensor, "S B T"]:
+        """Error of reporting the first state for ever."""
+        return self.error(s[:, :, :1].expand_as(s), s)
+
     def silence(self, s: Float[Tensor, "S *shape d"]) -> Float[Tensor, " S"]:
         """Training loss of an output of zero, per network: with it losses of different tasks can be compared."""
         return self.cells.tuning(s).square().flatten(1).mean(1)

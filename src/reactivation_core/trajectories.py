@@ -7,6 +7,7 @@ Source: the animal after Erdem and Hasselmo (2012) as released with Sorscher et 
 Section 3 and Appendix A.
 """
 
+import functools
 import importlib.util
 import math
 import zipfile
@@ -268,11 +269,16 @@ class Recording(Settings):
         Raises:
             ValueError: as `read` and `Recorded` do.
         """
+        return self._path(n_trajectories, n_steps, generators)
+
+    # Read once, and not for every batch.
+    @functools.cached_property
+    def _path(self) -> Recorded:
         times, positions = read(self.record)
         drawn = (times >= times[0] + self.share * (times[-1] - times[0])) == self.held_out
         positions = self.scale * (positions - self.centre)
         of = times[drawn], positions[drawn], self.dt, self.box, self.gap, self.every, self.symmetries
-        return Recorded(*of)(n_trajectories, n_steps, generators)
+        return Recorded(*of)
 
 
 # What ratinabox ships: Sargolini et al. (2006), Tanni et al. (2022).

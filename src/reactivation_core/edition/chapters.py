@@ -101,6 +101,7 @@ class Chapter:
         self.name = name
         self.parameters: dict[str, int | float] = parameters(name, namespace)
         self.another: str | None = None
+        self.reference = claims.results(name)
         self.ensembles: dict[str, str] = {}
         self.measurements: dict[str, Measurement] = {}
         self.arrays: dict[str, np.ndarray] = {}
@@ -119,8 +120,7 @@ class Chapter:
     @property
     def canonical(self) -> bool:
         """Whether this run has the parameters and the ensemble of the reference; True where there is none yet."""
-        reference = claims.results(self.name)
-        return not self.another and (reference is None or reference.parameters == self.parameters)
+        return not self.another and (self.reference is None or self.reference.parameters == self.parameters)
 
     def check(self, what: str, *holds: object) -> None:
         """Print what was found, if all of it holds. What depends on draws may fail to with other parameters than the
@@ -193,7 +193,7 @@ class Chapter:
         if name in self.measurements:
             raise ValueError(f"expected a name for each measurement, got {name} twice")
         scale = scale or self._scales.get(name, "linear")
-        if not self.canonical and not statistics.fits(values, scale):
+        if not (self.canonical or statistics.fits(values, scale)):
             scale = "linear"
         interval = statistics.interval(values, scale)
         self.measurements[name] = Measurement(
@@ -273,7 +273,7 @@ class Chapter:
             (Path(folder) / path.name).write_text(json.dumps(mine.model_dump(), indent=1) + "\n")
             if self.arrays:
                 np.savez_compressed(Path(folder) / f"{path.stem}.npz", **self.arrays)  # pyright: ignore[reportArgumentType]
-        reference = mine if folder else claims.results(self.name)
+        reference = mine if folder else self.reference
         if reference is None:
             raise AssertionError(
                 f"no reference {path}: make it with `reactivation run-chapters {Path(self.name).name}`"

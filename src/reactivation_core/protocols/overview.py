@@ -45,7 +45,7 @@ def tracking(ensemble: Ensemble, generator: torch.Generator) -> dict[str, Measur
     """How far the state that is reported awake is from the true one, beside who reports the start for ever."""
     awake = phases.active(ensemble, N_TRAJECTORIES, ensemble.experiment.n_steps, generator)
     error = ensemble.task.error(awake.decoded, awake.s).mean((1, 2)).numpy()
-    still = ensemble.task.error(awake.s[:, :, :1].expand_as(awake.s), awake.s).mean((1, 2)).numpy()
+    still = ensemble.task.staying(awake.s).mean((1, 2)).numpy()
     return {"decoding error": Measure(error, still, "the start, for ever", _unit(ensemble))}
 
 

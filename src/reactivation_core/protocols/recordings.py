@@ -5,7 +5,6 @@ speed of a trajectory, beside that of reporting the start for ever, which is rig
 wrong by the way that it made when it runs.
 """
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,15 +14,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from reactivation_core import phases
-from reactivation_core.cells import PlaceCells
 from reactivation_core.phases import Ensemble
-from reactivation_core.tasks import PositionTask, must_be
-from reactivation_core.trajectories import Animal, Recorded, Recording
-
-
-def on(ensemble: Ensemble, motion: Animal | Recorded | Recording) -> Ensemble:
-    """The same networks and place cells, on another motion."""
-    return replace(ensemble, task=PositionTask(len(ensemble), motion, must_be(PlaceCells, ensemble.task.cells)))
 
 
 class Tracked(NamedTuple):
@@ -40,9 +31,9 @@ class Tracked(NamedTuple):
 def track(ensemble: Ensemble, n_trajectories: int, n_steps: int, generator: torch.Generator) -> Tracked:
     """Wake the networks on their task's motion."""
     awake, task = phases.active(ensemble, n_trajectories, n_steps, generator), ensemble.task
-    start = awake.s[:, :, :1].expand_as(awake.s)
     step = awake.s.diff(dim=2).norm(dim=-1).mean(-1)
-    error, staying = (task.error(x, awake.s).mean(-1).numpy() for x in (awake.decoded, start))
+    errors = task.error(awake.decoded, awake.s), task.staying(awake.s)
+    error, staying = (x.mean(-1).numpy() for x in errors)
     return Tracked(awake.s.numpy(), awake.decoded.numpy(), (step / task.motion.dt).numpy(), error, staying)
 
 

@@ -67,7 +67,7 @@ class Found(NamedTuple):
     """Sleep from three starts: those of waking, the centre of the box and a corner.
 
     `memory` of the starts of waking, the `cosine` with a bump and the `norm` over waking are means over blocks of 40
-    steps; `kl_usual`, `kl_centre` and `kl_corner` the divergence of positions in the last 200 steps from waking, in
+    steps; `kl_as_awake`, `kl_centre` and `kl_corner` the divergence of positions in the last 200 steps from waking, in
     nats. From the starts of waking, `explored` is the share of 11 x 11 tiles that a run enters, `walls` that of
     positions within 0.2 m of a wall; of the first 100 steps, along the manifold, `exponent` and `msd` are those of
     `motion.Motion`.
@@ -76,7 +76,7 @@ class Found(NamedTuple):
     memory: Float[ndarray, "S blocks"]
     cosine: Float[ndarray, "S blocks"]
     norm: Float[ndarray, "S blocks"]
-    kl_usual: Float[ndarray, " S"]
+    kl_as_awake: Float[ndarray, " S"]
     kl_centre: Float[ndarray, " S"]
     kl_corner: Float[ndarray, " S"]
     explored: Float[ndarray, " S"]
@@ -114,8 +114,8 @@ def examine(
     if n_steps < LAST * forgetting.EVERY or n_steps % (BLOCK * forgetting.EVERY):
         raise ValueError(f"expected a multiple of 40 steps, 200 at least, got {n_steps}")
     moved = replace(ensemble, network=SecondOrder(ensemble.network, **order))
-    usual = phases.starts(moved, n_runs, generator).repeat(1, 2, 1)
-    start = torch.cat((usual, forgetting.encode(moved, torch.tensor(list(STARTS.values())), n_runs)), 1)
+    awake = phases.starts(moved, n_runs, generator).repeat(1, 2, 1)
+    start = torch.cat((awake, forgetting.encode(moved, torch.tensor(list(STARTS.values())), n_runs)), 1)
     paths, cosines, norms, states = [forgetting.decode(moved, start)], [], [], []
     for phase in forgetting.parts(moved, start, n_steps, c, generator, waking.norm if held else None):
         paths.append(phase.decoded.numpy())
@@ -129,7 +129,7 @@ def examine(
     path = np.concatenate(paths, 2)
     first, again, *rest = np.split(path, 4, 1)
     late = [densities.estimate(x[:, :, -LAST:]) for x in (first, *rest)]
-    usual_kl, centre_kl, corner_kl = (densities.divergence(x, waking.density, rng) for x in late)
+    as_awake, centre, corner = (densities.divergence(x, waking.density, rng) for x in late)
     lags = motion.lags(forgetting.EVERY)
     exponent, msd = np.full(len(first), np.nan), np.full((len(first), len(lags)), np.nan)
     if places is not None:
@@ -140,11 +140,11 @@ def examine(
         blocks(forgetting.memory(first, again)[:, 1:]),
         blocks(np.hstack(cosines)),
         blocks(np.hstack(norms)) / waking.norm[:, None],
-        usual_kl,
-        centre_kl,
-        corner_kl,
+        as_awake,
+        centre,
+        corner,
         statistics.each(lambda x: np.mean([statistics.coverage(run, box) for run in x]), first),
-        (np.abs(first).max(-1) > box / 2 - NEAR).mean((1, 2)),
+        statistics.each(lambda x: statistics.near_walls(x, box, NEAR), first),
         exponent,
         msd,
     )

@@ -14,16 +14,14 @@ from torch import Tensor
 
 from reactivation_core import densities, phases, statistics
 from reactivation_core.cells import PlaceCells
-from reactivation_core.experiments import PositionSettings
 from reactivation_core.phases import Ensemble
 from reactivation_core.tasks import PositionTask, must_be
+from reactivation_core.trajectories import Animal, Recorded, Recording
 
 
-def on_motion(ensemble: Ensemble, **changes: float) -> Ensemble:
-    """The same networks and place cells, and an animal with some settings changed."""
-    settings = must_be(PositionSettings, ensemble.experiment.vary(task={"motion": changes}).task)
-    cells = must_be(PlaceCells, ensemble.task.cells)
-    return replace(ensemble, task=settings.restore(len(ensemble), cells.centres))
+def on_motion(ensemble: Ensemble, motion: Animal | Recorded | Recording) -> Ensemble:
+    """The same networks and place cells, on another motion."""
+    return replace(ensemble, task=PositionTask(len(ensemble), motion, must_be(PlaceCells, ensemble.task.cells)))
 
 
 class Staying(NamedTuple):
@@ -36,9 +34,8 @@ class Staying(NamedTuple):
 def staying(task: PositionTask, n_trajectories: int, n_steps: int, generator: torch.Generator) -> Staying:
     """How far an animal gets in a trajectory."""
     s = task.sample(n_trajectories, n_steps, generator).s
-    start = s[:, :, :1].expand_as(s)
     tiles = [np.mean([statistics.coverage(path, task.motion.box) for path in of]) for of in s.numpy()]
-    return Staying(task.error(start, s)[:, :, 1:].mean((1, 2)).numpy(), np.array(tiles))
+    return Staying(task.staying(s)[:, :, 1:].mean((1, 2)).numpy(), np.array(tiles))
 
 
 class Summary(NamedTuple):
