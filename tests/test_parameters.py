@@ -103,22 +103,20 @@ def run(page: str, folder: Path, **parameters) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tiny_experiment", ["position-noisy-biased"], indirect=True)
-def test_figure_1_runs_on_another_ensemble_and_on_a_file_of_ones_own(tiny_experiment, tiny_ensemble, tmp_path):
+@pytest.mark.parametrize(
+    ("page", "tiny_experiment", "stored"),
+    [
+        ("results/figure_1", "position-noisy-biased", "position-gru-unbiased"),
+        ("results/figure_3", "head-direction-biased", "head-direction-biased"),
+    ],
+    indirect=["tiny_experiment"],
+)
+def test_a_page_runs_on_another_ensemble_and_on_a_file(page, stored, tiny_experiment, tiny_ensemble, tmp_path):
     own = store.save(tiny_ensemble, tmp_path)
-    for ensemble in ("position-gru-unbiased", str(own)):
-        printed = run("results/figure_1", tmp_path, ensemble=ensemble, **SIZES)
+    for ensemble in (stored, str(own)):
+        printed = run(page, tmp_path, ensemble=ensemble, **SIZES)
         assert f"Networks of {ensemble}, not those of the text" in printed
         assert re.search(rf"\d+ measurements of {re.escape(ensemble)}: not compared, and not stored", printed)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("tiny_experiment", ["head-direction-biased"], indirect=True)
-def test_figure_3_runs_on_another_ensemble_and_on_a_file_of_ones_own(tiny_experiment, tiny_ensemble, tmp_path):
-    own = store.save(tiny_ensemble, tmp_path)
-    for ensemble in ("head-direction-biased", str(own)):
-        printed = run("results/figure_3", tmp_path, ensemble=ensemble, **SIZES)
-        assert f"measurements of {ensemble}: not compared, and not stored" in printed
 
 
 @pytest.mark.parametrize(
