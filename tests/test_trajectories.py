@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reactivation_core import trajectories
 from reactivation_core.streams import stream
 from reactivation_core.trajectories import RECORDINGS, Animal, Head, Recorded, Recording, read
 
@@ -258,6 +259,18 @@ def test_a_recording_has_the_path_of_its_arrays(recording):
     s, ds = draw(recording, n_networks=2)
     assert s.shape == (2, 50, 101, 2) and np.abs(s[..., 1]).max() == 0
     np.testing.assert_allclose(ds[..., 0], 0.002, atol=1e-6)
+
+
+def test_a_recording_is_read_once_and_again_when_its_file_is_written_again(recording, monkeypatch):
+    reads = []
+    monkeypatch.setattr(trajectories, "read", lambda record: reads.append(record) or read(record))
+    for _ in range(3):
+        draw(recording)
+    assert len(reads) == 1
+    times, positions = read(recording.record)
+    np.savez(recording.record, t=times, pos=positions[:, :1])
+    with pytest.raises(ValueError, match="expected times"):
+        draw(recording)
 
 
 def test_the_recordings_of_ratinabox_are_read_without_it():

@@ -269,16 +269,20 @@ class Recording(Settings):
         Raises:
             ValueError: as `read` and `Recorded` do.
         """
-        return self._path(n_trajectories, n_steps, generators)
+        path = _file(self.record)
+        written = path.stat().st_mtime_ns if path.is_file() else 0
+        return _recorded(self.model_dump_json(), written)(n_trajectories, n_steps, generators)
 
-    # Read once, and not for every batch.
-    @functools.cached_property
-    def _path(self) -> Recorded:
-        times, positions = read(self.record)
-        drawn = (times >= times[0] + self.share * (times[-1] - times[0])) == self.held_out
-        positions = self.scale * (positions - self.centre)
-        of = times[drawn], positions[drawn], self.dt, self.box, self.gap, self.every, self.symmetries
-        return Recorded(*of)
+
+# A batch of training would take longer to read than to draw; a file that was written again is another one.
+@functools.lru_cache(maxsize=2)
+def _recorded(text: str, written: int) -> Recorded:
+    settings = Recording.model_validate_json(text)
+    times, positions = read(settings.record)
+    drawn = (times >= times[0] + settings.share * (times[-1] - times[0])) == settings.held_out
+    positions = settings.scale * (positions - settings.centre)
+    more = settings.dt, settings.box, settings.gap, settings.every, settings.symmetries
+    return Recorded(times[drawn], positions[drawn], *more)
 
 
 # What ratinabox ships: Sargolini et al. (2006), Tanni et al. (2022).
@@ -292,18 +296,22 @@ def read(record: str) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n 2"]
     Raises:
         ValueError: if there is no such package or file, or it does not hold these arrays.
     """
-    path = Path(record)
-    if record in RECORDINGS:
-        package = importlib.util.find_spec("ratinabox")
-        if package is None or not package.submodule_search_locations:
-            raise ValueError(f"expected the package ratinabox for the recording {record!r}: pip install ratinabox")
-        path = Path(package.submodule_search_locations[0]) / "data" / f"{record}.npz"
+    path = _file(record)
     if not zipfile.is_zipfile(path):
         raise ValueError(f"expected an .npz file at {path}, got none")
     with np.load(path) as arrays:
         if not {"t", "pos"} <= set(arrays.files):
             raise ValueError(f"expected the arrays t and pos in {path}, got {', '.join(arrays.files)}")
         return _matching(arrays["t"], arrays["pos"])
+
+
+def _file(record: str) -> Path:
+    if record not in RECORDINGS:
+        return Path(record)
+    package = importlib.util.find_spec("ratinabox")
+    if package is None or not package.submodule_search_locations:
+        raise ValueError(f"expected the package ratinabox for the recording {record!r}: pip install ratinabox")
+    return Path(package.submodule_search_locations[0]) / "data" / f"{record}.npz"
 
 
 def _matching(times: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
