@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from reactivation_core import experiments, phases
+from reactivation_core import experiments, phases, store
 from reactivation_core.networks import Runnable
 from reactivation_core.protocols import conditions
 
@@ -56,10 +56,11 @@ def walker(slope, peaks=1, flat=False, concentration=1.0):
 
 def found(ensemble, generator):
     # Few steps, as its errors add up awake.
-    waking = conditions.wake(ensemble, 1600, 20, generator)
-    end = conditions.ends(ensemble, waking, 200, 1200, MULTIPLIERS, generator)
+    space = conditions.ring(ensemble)
+    waking = conditions.wake(ensemble, space, 1600, 20, generator)
+    end = conditions.ends(ensemble, space, waking, 200, 1200, MULTIPLIERS, generator)
     rng = np.random.default_rng(0)
-    return end, conditions.drift(ensemble, waking, 200, 800, 2.0, generator, rng)
+    return end, conditions.drift(ensemble, space, waking, 200, 800, 2.0, generator, rng)
 
 
 @pytest.mark.parametrize("peaks", [1, 2])
@@ -71,7 +72,7 @@ def test_a_sampler_comes_from_the_trough_to_the_law_of_waking_at_its_multiplier(
     assert end.turned[:, 1].min() > 0.3 and (end.asleep[:, 1] < end.even / 2).all()
     assert end.cosine == pytest.approx(1, abs=0.01)
     # The law awake, widened by errors and the kernel, has less of a score than the law that the walk samples.
-    widened = math.exp(peaks**2 * (20 * V + conditions.WIDTH**2) / 2)
+    widened = math.exp(peaks**2 * (20 * V + conditions.ring(walker(1.0)).width ** 2) / 2)
     assert drift.slope[:, 0] == pytest.approx(widened * drift.slope[:, 1], abs=0.25)
     assert np.abs(drift.slope[:, 2]).max() < 0.3
 
@@ -91,11 +92,24 @@ def test_a_drift_too_strong_is_seen_in_slope_and_law(generator):
 
 
 def test_what_reports_no_bump_is_told_by_its_cosine(generator):
-    assert np.abs(conditions.wake(walker(1.0, flat=True), 50, 100, generator).cosine).max() < 0.5
-    assert conditions.wake(walker(1.0), 50, 100, generator).cosine.min() > 0.99
+    def cosine(ensemble):
+        return conditions.wake(ensemble, conditions.ring(ensemble), 50, 100, generator).cosine
+
+    assert np.abs(cosine(walker(1.0, flat=True))).max() < 0.5 and cosine(walker(1.0)).min() > 0.99
 
 
 def test_a_law_that_is_even_awake_is_no_test(generator):
     ensemble = walker(1.0, concentration=0.0)
-    waking = conditions.wake(ensemble, 1600, 20, generator)
-    assert conditions.ends(ensemble, waking, 50, 200, MULTIPLIERS[:1], generator).even.max() < 0.02
+    space = conditions.ring(ensemble)
+    waking = conditions.wake(ensemble, space, 1600, 20, generator)
+    assert conditions.ends(ensemble, space, waking, 50, 200, MULTIPLIERS[:1], generator).even.max() < 0.02
+
+
+def test_places_awake_are_read_in_the_box_and_a_law_turned_is_another(generator):
+    ensemble = store.load("position-noisy-biased")[:1]
+    space = conditions.plane(ensemble, 20, 50, generator)
+    waking = conditions.wake(ensemble, space, 100, 40, generator)
+    assert waking.path.shape == (1, 100, 2, 2) and waking.cosine.min() > 0.9
+    end = conditions.ends(ensemble, space, waking, 20, 40, MULTIPLIERS[:1], generator)
+    # The animal stays about the centre, and two steps from a corner are no sampling of that.
+    assert end.floor.max() < 0.1 and end.turned.min() > 1 and end.asleep.min() > 1

@@ -26,7 +26,7 @@ def test_names_are_the_papers_conditions_and_variations():
         *(f"head-direction-{bias}" for bias in BIASES),
         *(f"position-{kind}-{bias}-text" for kind in ("noisy", "noiseless") for bias in BIASES),
         *(f"position-noisy-unbiased-{motion}" for motion in ("rats", "rests")),
-        "position-noisy-biased-costly",
+        *(f"position-noisy-{bias}-costly" for bias in BIASES),
         *(f"{kind}-{bias}-uniform" for kind in ("position-noisy", "head-direction") for bias in BIASES),
         *RINGS,
     }
@@ -42,7 +42,7 @@ def test_settings_are_those_of_tables_a1_and_a2(name):
     assert experiment.tau == (0.1 if position else 0.04) and experiment.dt == 0.02
     costly = name.endswith("costly")
     expected = 0.0 if "noiseless" in name else 0.03 if costly else 0.01 if position else 0.1
-    assert experiment.cost == (5e-4 if costly else 0)
+    assert experiment.cost == (0.002 if costly else 0)
     assert noise_per_step == pytest.approx(expected)
     assert (experiment.n_steps, experiment.n_quiescent_steps) == (100, 200)
     assert (experiment.batch_size, experiment.n_batches) == (200, 2500 if position else 20000)

@@ -1,12 +1,12 @@
-r"""Under which conditions of training does a network sleep in the law of its waking? Two tests of a ring's bearings.
+r"""Under which conditions of training does a network sleep in the law of its waking? Two tests of bearings or places.
 
-*From one bearing.* A sampler has the waking law $q$ from whatever start, after its mixing time. All runs begin at the
-bearing that is rarest awake, with $c$ times the noise variance of waking, and the law of bearings in the last half of
-the run is compared with $q$,
+*From one state.* A sampler has the waking law $q$ from whatever start, after its mixing time. All runs begin at the
+bearing that is rarest awake, or in a corner, with $c$ times the noise variance of waking, and the law of states in the
+last half of the run is compared with $q$,
 
 $$ KL(\tilde q_c \,\Vert\, q) , $$
 
-for several $c$. Bearings that diffuse freely end in an even law. What this would give is the null; what a second sample
+for several $c$. States that diffuse freely end in an even law. What this would give is the null; what a second sample
 of waking gives is the floor.
 
 *By the drift.* The slope of the drift on the score of waking,
@@ -15,13 +15,14 @@ $$ u - D' = \text{slope} \cdot D\,(\log q)' , $$
 
 by `protocols.diffusion` over many steps, is 1 where sleep samples $q$, and 0 where it only diffuses.
 
-A decoder reports some bearing even when no bump is left. So the cosine of the output with the tuning at the bearing
-that it reports is held against that awake, and networks without training must not pass.
+A decoder reports some state even when no bump is left. So the cosine of the output with the tuning at the state that it
+reports is held against that awake, and networks without training must not pass.
 
 Source: Krishna et al. (2024), Section 2.4; Risken (1989), chapter 4.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -33,60 +34,92 @@ from torch import Tensor
 from reactivation_core import phases
 from reactivation_core.cells import HeadDirectionCells
 from reactivation_core.phases import Ensemble
-from reactivation_core.protocols import diffusion, forgetting
+from reactivation_core.protocols import diffusion, forgetting, spreading
 from reactivation_core.statistics import population_vector
 from reactivation_core.tasks import must_be
 from reactivation_core.trajectories import Head
 
-# Bearings, and the s.d. of the kernel about each, in radians.
-GRID, WIDTH = diffusion.Grid(60, math.pi, 1), 0.2
 # Steps from one look at a run to the next, over which it drifts and diffuses.
 LAG = 20
 
 
-class Run(NamedTuple):
-    """Bearings of the population vector every `LAG` steps, the first before the first step of sleep, and the mean
-    cosine of the output with the tuning there, and norm of activity, by time."""
+class Space(NamedTuple):
+    """Bearings or places: cells, the s.d. of the kernel about each state in radians or metres, the state where sleep
+    begins, the cell where the law awake is turned to, and what activity `(S, B, T, N_r)` reports, `(S, B, T, d)`."""
 
-    path: Float[ndarray, "S B T 1"]
+    grid: diffusion.Grid
+    width: float
+    rarest: tuple[float, ...]
+    turned: int
+    read: Callable[[Tensor], ndarray]
+
+
+def ring(ensemble: Ensemble) -> Space:
+    """Bearings of the population vector, from the one between two peaks of the law awake, or across from the only one;
+    turned by half the way from one peak to the next."""
+    cells, grid = must_be(HeadDirectionCells, ensemble.task.cells), diffusion.Grid(60, math.pi, 1)
+    peaks = must_be(Head, ensemble.experiment.task.motion).peaks
+
+    def read(states: Tensor) -> ndarray:
+        outputs = ensemble.network.readout(states).double().numpy()
+        return population_vector(outputs, cells.angles.double().numpy())[..., None]
+
+    return Space(grid, 0.2, (math.pi / peaks,), grid.n // (2 * peaks), read)
+
+
+def plane(ensemble: Ensemble, n_trajectories: int, n_steps: int, generator: torch.Generator) -> Space:
+    """Places that activity stands for, as by `spreading` of so many waking runs, from a corner; turned so that the
+    centre is at a wall. They may be beyond the walls."""
+    grid, places = diffusion.Grid(30, 1.2, 2), spreading.fit(ensemble, n_trajectories, n_steps, generator)
+    return Space(grid, 0.15, (0.9, 0.9), grid.n**2 // 2, lambda states: spreading.read(places, states))
+
+
+class Run(NamedTuple):
+    """States every `LAG` steps, the first before the first step of sleep, and the mean cosine of the output with the
+    tuning there, and norm of activity, by time."""
+
+    path: Float[ndarray, "S B T d"]
     cosine: Float[ndarray, "S T"]
     norm: Float[ndarray, "S T"]
 
 
 @torch.no_grad()
-def report(ensemble: Ensemble, states: Float[Tensor, "S B T N_r"]) -> Run:
+def report(ensemble: Ensemble, space: Space, states: Float[Tensor, "S B T N_r"]) -> Run:
     """What activity reports."""
-    cells = must_be(HeadDirectionCells, ensemble.task.cells)
+    path = space.read(states)
     outputs = ensemble.network.readout(states)
-    bearing = population_vector(outputs.double().numpy(), cells.angles.double().numpy())[..., None]
-    norm, cosine = forgetting.bump(ensemble, states, outputs, torch.from_numpy(bearing).to(outputs))
-    return Run(bearing, cosine, norm)
+    norm, cosine = forgetting.bump(ensemble, states, outputs, torch.from_numpy(path).to(outputs))
+    return Run(path, cosine, norm)
 
 
-def wake(ensemble: Ensemble, n_trajectories: int, n_steps: int, generator: torch.Generator) -> Run:
+def wake(ensemble: Ensemble, space: Space, n_trajectories: int, n_steps: int, generator: torch.Generator) -> Run:
     """Runs awake, without their starts."""
     states = phases.active(ensemble, n_trajectories, n_steps, generator, record=("states",), every=LAG).states
-    return report(ensemble, states)
+    return report(ensemble, space, states)
 
 
 def asleep(
-    ensemble: Ensemble, start: Float[Tensor, "S B N_r"], n_steps: int, c: float, generator: torch.Generator
+    ensemble: Ensemble,
+    space: Space,
+    start: Float[Tensor, "S B N_r"],
+    n_steps: int,
+    c: float,
+    generator: torch.Generator,
 ) -> Run:
     """Runs asleep from given activity, with `c` times the variance of the noise of training."""
     states = phases.quiescent(ensemble, n_steps, math.sqrt(c), start, generator, ("states",), LAG).states
-    return report(ensemble, torch.cat((start[:, :, None].to(states), states), 2))
+    return report(ensemble, space, torch.cat((start[:, :, None].to(states), states), 2))
 
 
-def trough(ensemble: Ensemble, n_trajectories: int) -> Float[Tensor, "S B N_r"]:
-    """Activity that encodes the bearing between two peaks of the law awake, or across from the only one."""
-    peaks = must_be(Head, ensemble.experiment.task.motion).peaks
-    return forgetting.encode(ensemble, torch.full((1, 1), math.pi / peaks), n_trajectories)
+def rarest(ensemble: Ensemble, space: Space, n_trajectories: int) -> Float[Tensor, "S B N_r"]:
+    """Activity that encodes the state where sleep begins."""
+    return forgetting.encode(ensemble, torch.tensor([space.rarest]), n_trajectories)
 
 
 class Ends(NamedTuple):
     """KL from the law of the last half of runs to that awake, in nats, by network and multiplier: `asleep`; the null of
-    an `even` law; of a law awake that is turned by half the way from one peak to the next, `turned`; and the `floor`,
-    a second sample of waking. `cosine` is that of the last half with a bump. `laws` and `awake` are those compared."""
+    an `even` law; of a law awake that is `turned`; and the `floor`, a second sample of waking. `cosine` is that of the
+    last half with a bump. `laws` and `awake` are those compared."""
 
     asleep: Float[ndarray, "S c"]
     even: Float[ndarray, " S"]
@@ -99,30 +132,29 @@ class Ends(NamedTuple):
 
 def ends(
     ensemble: Ensemble,
+    space: Space,
     waking: Run,
     n_trajectories: int,
     n_steps: int,
     multipliers: Float[ndarray, " c"],
     generator: torch.Generator,
 ) -> Ends:
-    """Where sleep from the trough ends, for each multiplier with noise of its own."""
-    start = trough(ensemble, n_trajectories)
-    runs = [asleep(ensemble, start, n_steps, float(c), generator) for c in multipliers]
+    """Where sleep from the rarest state ends, for each multiplier with noise of its own."""
+    start = rarest(ensemble, space, n_trajectories)
+    runs = [asleep(ensemble, space, start, n_steps, float(c), generator) for c in multipliers]
     half = runs[0].path.shape[2] // 2
-    # From one peak to half the way to the next.
-    shift = GRID.n // (2 * must_be(Head, ensemble.experiment.task.motion).peaks)
     awake, floor = [], []
     for x in waking.path:
-        first, second = (law(x[i::2]) for i in range(2))
-        awake.append(law(x))
+        first, second = (law(space, x[i::2]) for i in range(2))
+        awake.append(law(space, x))
         floor.append(diffusion.kl(second, first))
-    laws = np.array([[law(run.path[i, :, half:]) for run in runs] for i in range(len(ensemble))])
+    laws = np.array([[law(space, run.path[i, :, half:]) for run in runs] for i in range(len(ensemble))])
     pairs = list(zip(laws, awake, strict=True))
-    even = np.full(GRID.n, 1 / GRID.n)
+    even = np.full(laws.shape[-1], 1 / laws.shape[-1])
     return Ends(
         asleep=np.array([[diffusion.kl(p, q) for p in of] for of, q in pairs]),
         even=np.array([diffusion.kl(even, q) for q in awake]),
-        turned=np.array([[diffusion.kl(p, np.roll(q, shift)) for p in of] for of, q in pairs]),
+        turned=np.array([[diffusion.kl(p, np.roll(q, space.turned)) for p in of] for of, q in pairs]),
         floor=np.array(floor),
         cosine=np.stack([run.cosine[:, half:].mean(1) for run in runs], 1),
         laws=laws,
@@ -130,13 +162,14 @@ def ends(
     )
 
 
-def law(states: Float[ndarray, "*shape 1"]) -> Float[ndarray, " cells"]:
-    """Probabilities of bearings."""
-    return diffusion.law(GRID, states.reshape(-1, 1), WIDTH)
+def law(space: Space, states: Float[ndarray, "*shape d"]) -> Float[ndarray, " cells"]:
+    """Probabilities of states."""
+    return diffusion.law(space.grid, states.reshape(-1, space.grid.d), space.width)
 
 
 def drift(
     ensemble: Ensemble,
+    space: Space,
     waking: Run,
     n_trajectories: int,
     n_steps: int,
@@ -144,9 +177,9 @@ def drift(
     generator: torch.Generator,
     rng: np.random.Generator,
 ) -> diffusion.Compared:
-    """Drift against score, `diffusion.compare`: half of the runs begin in the trough, half as waking does, and the
-    first `LAG` steps, in which activity settles, are left out."""
+    """Drift against score, `diffusion.compare`: half of the runs begin at the rarest state, half as waking does, and
+    the first `LAG` steps, in which activity settles, are left out."""
     half = n_trajectories // 2
-    start = torch.cat((trough(ensemble, half), phases.starts(ensemble, half, generator)), 1)
-    path = asleep(ensemble, start, n_steps, c, generator).path[:, :, 1:]
-    return diffusion.compare(path, waking.path, LAG, GRID, WIDTH, rng)
+    start = torch.cat((rarest(ensemble, space, half), phases.starts(ensemble, half, generator)), 1)
+    path = asleep(ensemble, space, start, n_steps, c, generator).path[:, :, 1:]
+    return diffusion.compare(path, waking.path, LAG, space.grid, space.width, rng)
