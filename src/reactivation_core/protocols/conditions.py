@@ -41,6 +41,7 @@ from reactivation_core.trajectories import Head
 
 # Steps from one look at a run to the next, over which it drifts and diffuses.
 LAG = 20
+_HALVES = slice(None), slice(0, None, 2), slice(1, None, 2)
 
 
 class Space(NamedTuple):
@@ -143,23 +144,22 @@ def ends(
     start = rarest(ensemble, space, n_trajectories)
     runs = [asleep(ensemble, space, start, n_steps, float(c), generator) for c in multipliers]
     half = runs[0].path.shape[2] // 2
-    awake, floor = [], []
-    for x in waking.path:
-        first, second = (law(space, x[i::2]) for i in range(2))
-        awake.append(law(space, x))
-        floor.append(diffusion.kl(second, first))
+    awake, first, second = (np.array([law(space, x[part]) for x in waking.path]) for part in _HALVES)
     laws = np.array([[law(space, run.path[i, :, half:]) for run in runs] for i in range(len(ensemble))])
-    pairs = list(zip(laws, awake, strict=True))
-    even = np.full(laws.shape[-1], 1 / laws.shape[-1])
     return Ends(
-        asleep=np.array([[diffusion.kl(p, q) for p in of] for of, q in pairs]),
-        even=np.array([diffusion.kl(even, q) for q in awake]),
-        turned=np.array([[diffusion.kl(p, np.roll(q, space.turned)) for p in of] for of, q in pairs]),
-        floor=np.array(floor),
+        asleep=np.stack([divergences(x, awake) for x in laws.swapaxes(0, 1)], 1),
+        even=divergences(np.full_like(awake, 1 / awake.shape[1]), awake),
+        turned=np.stack([divergences(x, np.roll(awake, space.turned, 1)) for x in laws.swapaxes(0, 1)], 1),
+        floor=divergences(second, first),
         cosine=np.stack([run.cosine[:, half:].mean(1) for run in runs], 1),
         laws=laws,
-        awake=np.array(awake),
+        awake=awake,
     )
+
+
+def divergences(laws: Float[ndarray, "S cells"], awake: Float[ndarray, "S cells"]) -> Float[ndarray, " S"]:
+    """KL from each network's law to its other one, in nats."""
+    return np.array([diffusion.kl(p, q) for p, q in zip(laws, awake, strict=True)])
 
 
 def law(space: Space, states: Float[ndarray, "*shape d"]) -> Float[ndarray, " cells"]:
