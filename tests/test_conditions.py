@@ -9,7 +9,7 @@ import torch
 
 from reactivation_core import experiments, phases, store
 from reactivation_core.networks import Runnable
-from reactivation_core.protocols import conditions
+from reactivation_core.protocols import conditions, diffusion
 
 # Variance of the noise of a step, which moves the bearing.
 V = 0.005
@@ -113,3 +113,19 @@ def test_places_awake_are_read_in_the_box_and_a_law_turned_is_another(generator)
     end = conditions.ends(ensemble, space, waking, 20, 40, MULTIPLIERS[:1], generator)
     # The animal stays about the centre, and two steps from a corner are no sampling of that.
     assert end.floor.max() < 0.1 and end.turned.min() > 1 and end.asleep.min() > 1
+
+
+def test_of_a_wide_normal_law_a_sampler_is_read_as_one(generator):
+    rng, space = np.random.default_rng(0), conditions.ring(walker(1.0))
+    space = space._replace(grid=diffusion.Grid(30, 1.2, 2), width=0.1, rarest=(0.6, 0.6))
+    waking = conditions.Run(0.35 * rng.standard_normal((2, 1000, 4, 2)), np.ones((2, 4)), np.ones((2, 4)))
+    law = conditions.law(space, waking.path[0])
+    asked = 5e-4 * space.grid.gradient(np.log(np.maximum(law, 1e-6 / len(law))))
+    walks = diffusion.Compared(*np.zeros((4, 2, 1)), np.stack((asked, asked)))
+    assert conditions.normal(space, waking, walks, 400, 2000, rng) == pytest.approx(1, abs=0.15)
+
+
+def test_each_law_is_nearer_to_its_own():
+    laws = np.random.default_rng(0).dirichlet(np.ones(20), 4)
+    assert conditions.own(laws, laws) == pytest.approx(0) and (conditions.nearer(0.9 * laws + 0.005, laws) > 1).all()
+    assert conditions.nearer(np.roll(0.9 * laws + 0.005, 1, 0), laws).mean() < 0

@@ -147,19 +147,26 @@ def ends(
     awake, first, second = (np.array([law(space, x[part]) for x in waking.path]) for part in _HALVES)
     laws = np.array([[law(space, run.path[i, :, half:]) for run in runs] for i in range(len(ensemble))])
     return Ends(
-        asleep=np.stack([divergences(x, awake) for x in laws.swapaxes(0, 1)], 1),
-        even=divergences(np.full_like(awake, 1 / awake.shape[1]), awake),
-        turned=np.stack([divergences(x, np.roll(awake, space.turned, 1)) for x in laws.swapaxes(0, 1)], 1),
-        floor=divergences(second, first),
+        asleep=np.stack([own(x, awake) for x in laws.swapaxes(0, 1)], 1),
+        even=own(np.full_like(awake, 1 / awake.shape[1]), awake),
+        turned=np.stack([own(x, np.roll(awake, space.turned, 1)) for x in laws.swapaxes(0, 1)], 1),
+        floor=own(second, first),
         cosine=np.stack([run.cosine[:, half:].mean(1) for run in runs], 1),
         laws=laws,
         awake=awake,
     )
 
 
-def divergences(laws: Float[ndarray, "S cells"], awake: Float[ndarray, "S cells"]) -> Float[ndarray, " S"]:
+def own(laws: Float[ndarray, "S cells"], of: Float[ndarray, "S cells"]) -> Float[ndarray, " S"]:
     """KL from each network's law to its other one, in nats."""
-    return np.array([diffusion.kl(p, q) for p, q in zip(laws, awake, strict=True)])
+    return np.array([diffusion.kl(p, q) for p, q in zip(laws, of, strict=True)])
+
+
+def nearer(laws: Float[ndarray, "S cells"], of: Float[ndarray, "S cells"]) -> Float[ndarray, " S"]:
+    """Logarithm of how much nearer each network's law is to its own other one than, in the mean, to those of others."""
+    kl = np.array([[diffusion.kl(p, q) for q in of] for p in laws])
+    others = (kl.sum(1) - kl.diagonal()) / (len(kl) - 1)
+    return np.log(others / kl.diagonal())
 
 
 def law(space: Space, states: Float[ndarray, "*shape d"]) -> Float[ndarray, " cells"]:
@@ -183,3 +190,28 @@ def drift(
     start = torch.cat((rarest(ensemble, space, half), phases.starts(ensemble, half, generator)), 1)
     path = asleep(ensemble, space, start, n_steps, c, generator).path[:, :, 1:]
     return diffusion.compare(path, waking.path, LAG, space.grid, space.width, rng)
+
+
+def normal(
+    space: Space,
+    waking: Run,
+    asleep: diffusion.Compared,
+    n_trajectories: int,
+    n_steps: int,
+    rng: np.random.Generator,
+) -> Float[ndarray, " S"]:
+    """The slope that is read of walks with each network's diffusion, begun as in `drift`, that sample the normal law
+    with the mean and variance of waking."""
+    grid, half, slopes = space.grid, n_trajectories // 2, []
+    for path, asked in zip(waking.path, asleep.asked, strict=True):
+        states = path.reshape(-1, grid.d)
+        q = law(space, states)
+        score = grid.gradient(np.log(np.maximum(q, 1e-6 / len(q))))
+        D = float((asked * score).sum() / np.square(score).sum())
+        drift = D * (states.mean(0) - grid.points) / states.var(0)
+        start = np.concatenate((np.tile(space.rarest, (half, 1)), rng.choice(states, half)))
+        walk = diffusion.walk(grid, drift, D, start, n_steps, LAG, rng)[:, 1:]
+        of = diffusion.estimate(walk, LAG, grid, space.width)
+        stays = diffusion.stationary(diffusion.operator(grid, of.drift, of.diffusion))
+        slopes.append(diffusion.sampler(grid, of, q, stays).slope)
+    return np.array(slopes)
