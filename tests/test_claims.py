@@ -382,6 +382,29 @@ def test_measurements_stand_side_by_side(data):
     assert by_parts.data.splitlines()[-1] == f"| how large | {shown} |"
 
 
+def test_a_row_leaves_empty_what_only_other_columns_measured(data):
+    run = chapter()
+    run.measure_each("{}_late", {"size": np.array([1.0, 2.0]), "weight": np.array([3.0, 4.0])}, "kg")
+    assert run.measurements["weight_late"].unit == "kg"
+    assert run.rows(("", "_late"), {"size": "size", "weight": "weight"}) == [
+        ("size", "size", "size_late"),
+        ("weight", None, "weight_late"),
+    ]
+    assert run.rows(("size", "weight"), {"late": "{}_late"}) == [("late", "size_late", "weight_late")]
+    with pytest.raises(KeyError, match="height"):
+        run.compare({"": "early", "_late": "late"}, {"height": "height"})
+
+
+def test_a_condition_has_its_suffix_behind_each_name(data, monkeypatch):
+    run = chapter()
+    monkeypatch.setattr(run, "ensemble", lambda name: phases.untrained(experiments.get(name), 2, torch.Generator()))
+    names = {"": "ring", "_other": "ring-even"}
+    found = run.named(names)
+    assert {suffix: of.ensemble.experiment.name for suffix, of in found.items()} == names
+    found["_other"].measure_each("{}_early", {"size": np.array([1.0, 2.0])})
+    assert "size_early_other" in run.measurements
+
+
 def test_settings_stand_beside_the_papers():
     names = {"n_batches": "20 000", "task.peak": "no", "sigma": "0.1 / √0.02", "task.motion.turning": "11.52"}
     found = chapters.settings(experiments.get("head-direction-unbiased"), names).data.splitlines()

@@ -34,6 +34,23 @@ def test_a_figure_that_stands_first_is_kept_by_its_name_and_not_shown(monkeypatc
     assert kept == [("fig-a", figure, False)] and not plt.fignum_exists(figure.number)
 
 
+def test_panels_with_titles_have_letters():
+    _, axes = figures.panels(3, 2, titles=("one", "two"))
+    assert [ax.get_title("left") for ax in axes[0]] == [r"$\bf{a}$  one", r"$\bf{b}$  two", ""]
+    _, axes = figures.panels(2, 2, titles=("one", "two"), letters="")
+    assert [ax.get_title("left") for ax in axes[0]] == ["one", "two"]
+
+
+@picture
+def test_ends():
+    figure, axes = figures.panels(1, 3.4)
+    start = figures.grid(1.0)[::25, ::25].reshape(-1, 2)
+    figures.ends(axes[0, 0], start, 0.5 * start)
+    axes[0, 0].plot([], [], label="nothing")
+    figures.legend_below(axes[0, 0], 1)
+    return figure
+
+
 @picture
 def test_on_curve():
     figure, axes = figures.panels(1, 2.5)

@@ -4,8 +4,8 @@ Waking is blue and quiescence red throughout; densities are magma, distances and
 Every function draws one panel on the Axes it is given, labels it, and returns nothing.
 """
 
-from collections.abc import Sequence
-from itertools import zip_longest
+import itertools
+from collections.abc import Iterable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -40,11 +40,21 @@ STYLE = {
 }
 
 
-def panels(columns: int, height: float, rows: int = 1, polar: bool = False) -> tuple[Figure, ndarray]:
-    """A figure 6 inches wide in the book's style, and its Axes `(rows, columns)`."""
+def panels(
+    columns: int, height: float, rows: int = 1, polar: bool = False, titles: Iterable[str] = (), letters: str = "abcdef"
+) -> tuple[Figure, ndarray]:
+    """A figure 6 inches wide in the book's style, and its Axes `(rows, columns)`; those with a title have a letter."""
     plt.style.use(STYLE)
     projection = {"projection": "polar"} if polar else {}
-    return plt.subplots(rows, columns, figsize=(6, height), squeeze=False, subplot_kw=projection)
+    figure, axes = plt.subplots(rows, columns, figsize=(6, height), squeeze=False, subplot_kw=projection)
+    for ax, title, name in zip(axes.flat, titles, letters or itertools.repeat(""), strict=False):
+        letter(ax, name, title) if name else ax.set_title(title)
+    return figure, axes
+
+
+def legend_below(ax: Axes, columns: int, **style) -> None:
+    """The legend of one panel, below all of its figure."""
+    ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=columns, **style)
 
 
 def letter(ax: Axes, name: str, text: str = "") -> None:
@@ -226,13 +236,11 @@ def positions(awake: Float[ndarray, "B awake 2"], asleep: Float[ndarray, "B asle
     return figure
 
 
-def turned(awake: Float[ndarray, " n"], asleep: Float[ndarray, " m"]) -> Figure:
-    """Decoded bearings of one network, awake and asleep, Figs. 3a and 3b."""
-    figure, axes = panels(2, 3.2, polar=True)
+def turned(awake: Float[ndarray, " n"], asleep: Float[ndarray, " m"], letters: str = "") -> Figure:
+    """Decoded bearings of one network, awake and asleep, Figs. 3a and 3b, on one scale."""
+    figure, axes = panels(2, 3.2, polar=True, titles=NAMES.values(), letters=letters)
     for ax, phase, x in zip(axes[0], COLOURS, (awake, asleep), strict=True):
         bearings(ax, x, phase)
-        ax.set_title(NAMES[phase])
-    # One scale for both.
     top = max(ax.get_ylim()[1] for ax in axes[0])
     for ax in axes[0]:
         ax.set_ylim(0, top)
@@ -243,7 +251,8 @@ def trajectory_panels(
     shown: dict[str, tuple[str, Float[ndarray, "B T 2"]]], columns: int, height: float, letters: str = ""
 ) -> None:
     """A panel of `trajectories` for each title: the phase and decoded positions."""
-    for ax, (phase, positions) in zip(_titled(list(shown), columns, height, letters), shown.values(), strict=True):
+    _, axes = panels(columns, height, -(-len(shown) // columns), titles=shown, letters=letters)
+    for ax, (phase, positions) in zip(axes.flat, shown.values(), strict=True):
         trajectories(ax, positions, phase)
 
 
@@ -261,13 +270,6 @@ def densities_by_bias(maps: dict[str, dict[str, Float[ndarray, "n n"]]]) -> None
     """Densities of decoded positions awake and asleep, a row for each bias with its colours; panels e to h."""
     shown = {f"{bias}, {NAMES[phase]}": of[phase] for bias, of in maps.items() for phase in NAMES}
     density_panels(shown, 2, 5.2, [DENSITY[bias] for bias in maps for _ in NAMES], "efgh")
-
-
-def _titled(titles: list[str], columns: int, height: float, letters: str) -> list[Axes]:
-    _, axes = panels(columns, height, rows=-(-len(titles) // columns))
-    for ax, title, name in zip_longest(axes.flat, titles, letters):
-        letter(ax, name, title) if name else ax.set_title(title)
-    return list(axes.flat)
 
 
 def components(
@@ -288,9 +290,9 @@ def component_panels(
     letters: str = "",
 ) -> None:
     """Activity in each phase on the first two waking components, on one scale; a cross at the mean of waking."""
-    axes = _titled([titles[phase] for phase in scores], len(scores), 2.8, letters)
+    _, axes = panels(len(scores), 2.8, titles=[titles[phase] for phase in scores], letters=letters)
     limit = component_limit(*scores.values())
-    for ax, phase in zip(axes, scores, strict=True):
+    for ax, phase in zip(axes[0], scores, strict=True):
         components(ax, scores[phase], colour[phase], label, cmap, limits)
         ax.plot(0, 0, "+", color="k", ms=8)
         plane(ax, limit, COMPONENTS)
@@ -324,8 +326,8 @@ def density_panels(
     labels: tuple[str, str] = ("x (m)", "y (m)"),
 ) -> None:
     """A map of a density on `grid(limit)` for each title, colours to `vmax`, of all or of each."""
-    axes = _titled(list(shown), columns, height, letters)
-    for ax, values, end in zip(axes, shown.values(), np.broadcast_to(vmax, len(shown)), strict=True):
+    _, axes = panels(columns, height, -(-len(shown) // columns), titles=shown, letters=letters)
+    for ax, values, end in zip(axes.flat, shown.values(), np.broadcast_to(vmax, len(shown)), strict=True):
         density(ax, values, limit, end, unit)
         plane(ax, limit, labels)
 
@@ -334,6 +336,14 @@ def plane(ax: Axes, limit: float, labels: tuple[str, str] = ("x (m)", "y (m)")) 
     """Equal axes within ± `limit`; the paper draws positions within ± 1.25 m."""
     ax.set(xlabel=labels[0], ylabel=labels[1], xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
     ax.locator_params(nbins=3)
+
+
+def ends(ax: Axes, start: Float[ndarray, "n 2"], end: Float[ndarray, "n 2"]) -> None:
+    """Positions at first and at last, with lines between the two."""
+    ax.plot(*np.stack((start, end), 1).transpose(2, 1, 0), color="0.75", lw=0.6)
+    ax.plot(*start.T, ".", color="0.6", ms=3)
+    ax.plot(*end.T, "o", color=COLOURS["quiescent"], ms=4)
+    plane(ax, 1.25)
 
 
 def divergences(ax: Axes, values: Float[ndarray, "rows columns"], rows: list[str], columns: list[str]) -> None:

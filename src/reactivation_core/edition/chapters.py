@@ -81,6 +81,17 @@ class Condition:
         """As `Chapter.measure`, under the name with the condition's suffix."""
         return self.chapter.measure(name + self.suffix, values, unit, tolerance, scale)
 
+    def measure_each(
+        self,
+        name: str,
+        values: dict[str, np.ndarray],
+        unit: str = "",
+        tolerance: float = 0.02,
+        scale: Scale | None = None,
+    ) -> None:
+        """As `Chapter.measure_each`, under names with the condition's suffix."""
+        self.chapter.measure_each(name + self.suffix, values, unit, tolerance, scale)
+
     def publish(self, **arrays: np.ndarray | dict[str, np.ndarray]) -> None:
         """As `Chapter.publish`, under names with the condition's suffix."""
         self.chapter.publish(**{name + self.suffix: x for name, x in _flat(arrays).items()})
@@ -177,6 +188,10 @@ class Chapter:
                 break
         return found
 
+    def named(self, names: dict[str, str]) -> dict[str, Condition]:
+        """Ensembles by the suffix of their measurements."""
+        return {suffix: Condition(self, suffix, self.ensemble(name)) for suffix, name in names.items()}
+
     def measure(
         self, name: str, values: np.ndarray, unit: str = "", tolerance: float = 0.02, scale: Scale | None = None
     ) -> Measurement:
@@ -203,6 +218,18 @@ class Chapter:
             tolerance=tolerance,
         )
         return self.measurements[name]
+
+    def measure_each(
+        self,
+        name: str,
+        values: dict[str, np.ndarray],
+        unit: str = "",
+        tolerance: float = 0.02,
+        scale: Scale | None = None,
+    ) -> None:
+        """`measure` for each of several, `{}` in the name standing for its key."""
+        for key, x in values.items():
+            self.measure(name.format(key), x, unit, tolerance, scale)
 
     def provenance(self) -> Markdown:
         """Which networks, parameters and day the chapter's figures are of."""
@@ -246,11 +273,18 @@ class Chapter:
         return table(("", *columns), *named)
 
     def compare(self, columns: dict[str, str], rows: dict[str, str]) -> Markdown:
-        """`beside` for measurements whose names have two parts: titles of columns by the suffix, texts of rows and
-        their names."""
-        return self.beside(
-            columns.values(), *((text, *(name + suffix for suffix in columns)) for text, name in rows.items())
-        )
+        """`beside` for measurements whose names have two parts: titles of columns by the suffix, and `rows`."""
+        return self.beside(columns.values(), *self.rows(columns, rows))
+
+    def rows(self, suffixes: Iterable[str], names: dict[str, str]) -> list[tuple[str | None, ...]]:
+        """Rows of `beside`, names by their text, whose suffix stands at their end, or for `{}`. What was measured of
+        some columns only leaves the cells of the others empty."""
+        found = []
+        for text, name in names.items():
+            whole = [(name if "{}" in name else name + "{}").format(suffix) for suffix in suffixes]
+            known = [key if key in self.measurements else None for key in whole]
+            found.append((text, *(known if any(known) else whole)))
+        return found
 
     def finish(self) -> None:
         """Print the verdicts; write the measurements if this run is the reference, else compare them with it.
