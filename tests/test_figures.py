@@ -108,15 +108,6 @@ def test_component_panels(walk):
 
 
 @picture
-def test_components(walk):
-    figure, axes = figures.panels(1, 3)
-    points = walk.reshape(-1, 2)
-    figures.components(axes[0, 0], points, np.linalg.norm(points, axis=1), "distance (m)", "viridis", (0, 1))
-    figures.plane(axes[0, 0], 1.0, ("PC 1", "PC 2"))
-    return figure
-
-
-@picture
 def test_density():
     figure, axes = figures.panels(1, 3)
     values = np.exp(-((figures.grid(1.25) - (0.5, 0)) ** 2).sum(-1) * 4)

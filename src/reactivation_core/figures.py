@@ -226,13 +226,12 @@ def trajectories(ax: Axes, positions: Float[ndarray, "B T 2"], phase: str, box: 
 def positions(awake: Float[ndarray, "B awake 2"], asleep: Float[ndarray, "B asleep 2"], box: float) -> Figure:
     """Decoded positions of one network, awake and asleep: some trajectories, Figs. 1d and 1e, and the density of all,
     Figs. 1h and 1i, with colours to three times the even one."""
-    figure, axes = panels(2, 5.6, rows=2)
+    figure, axes = panels(2, 5.6, rows=2, titles=NAMES.values(), letters="")
     limit = 1.25 * box / 2.2
     for column, phase, x, shown in zip(axes.T, COLOURS, (awake, asleep), (25, 50), strict=True):
         trajectories(column[0], x[:shown], phase, box)
         density(column[1], KernelDensity(x.reshape(-1, 2))(grid(limit)), limit, 3 / box**2, "per m²")
         plane(column[1], limit)
-        column[0].set_title(NAMES[phase])
     return figure
 
 
@@ -272,14 +271,6 @@ def densities_by_bias(maps: dict[str, dict[str, Float[ndarray, "n n"]]]) -> None
     density_panels(shown, 2, 5.2, [DENSITY[bias] for bias in maps for _ in NAMES], "efgh")
 
 
-def components(
-    ax: Axes, scores: Float[ndarray, "n 2"], colour: Float[ndarray, " n"], label: str, cmap: str, limits: tuple
-) -> None:
-    """Activity on two principal components, coloured by what it stands for; with a colour bar."""
-    dots = ax.scatter(*scores.T, c=colour, s=1.5, cmap=cmap, vmin=limits[0], vmax=limits[1], lw=0, rasterized=True)
-    ax.figure.colorbar(dots, ax=ax, label=label, shrink=0.75)
-
-
 def component_panels(
     scores: dict[str, Float[ndarray, "n 2"]],
     colour: dict[str, Float[ndarray, " n"]],
@@ -289,11 +280,14 @@ def component_panels(
     titles: dict[str, str] = NAMES,
     letters: str = "",
 ) -> None:
-    """Activity in each phase on the first two waking components, on one scale; a cross at the mean of waking."""
+    """Activity in each phase on the first two waking components, on one scale, coloured by what it stands for; a cross
+    at the mean of waking."""
     _, axes = panels(len(scores), 2.8, titles=[titles[phase] for phase in scores], letters=letters)
     limit = component_limit(*scores.values())
     for ax, phase in zip(axes[0], scores, strict=True):
-        components(ax, scores[phase], colour[phase], label, cmap, limits)
+        look = {"s": 1.5, "cmap": cmap, "vmin": limits[0], "vmax": limits[1], "lw": 0, "rasterized": True}
+        dots = ax.scatter(*scores[phase].T, c=colour[phase], **look)
+        ax.figure.colorbar(dots, ax=ax, label=label, shrink=0.75)
         ax.plot(0, 0, "+", color="k", ms=8)
         plane(ax, limit, COMPONENTS)
 
