@@ -46,51 +46,26 @@ class Condition:
     suffix: str
     ensemble: Ensemble
 
-    def wake(
-        self,
-        n_trajectories: int,
-        n_steps: int,
-        generator: torch.Generator,
-        noise_scale: float = 1.0,
-        record: Iterable[str] = ("decoded",),
-        every: int = 1,
-    ) -> Phase:
-        """As `phases.active`."""
-        return phases.active(self.ensemble, n_trajectories, n_steps, generator, noise_scale, record, every)
+    def wake(self, *arguments: Any, **options: Any) -> Phase:
+        """`phases.active` of these networks."""
+        return phases.active(self.ensemble, *arguments, **options)
 
-    def sleep(
-        self,
-        n_trajectories: int,
-        n_steps: int,
-        generator: torch.Generator,
-        c: float = 2.0,
-        record: Iterable[str] = ("decoded",),
-        every: int = 1,
-    ) -> Phase:
-        """As `phases.sleep`."""
-        return phases.sleep(self.ensemble, n_trajectories, n_steps, generator, c, record, every)
+    def sleep(self, *arguments: Any, **options: Any) -> Phase:
+        """`phases.sleep` of these networks."""
+        return phases.sleep(self.ensemble, *arguments, **options)
 
     def under(self, other: "Condition") -> "Condition":
         """These networks in another condition's noise, with its suffix."""
         ensemble = replace(self.ensemble, experiment=other.ensemble.experiment)
         return replace(other, ensemble=ensemble)
 
-    def measure(
-        self, name: str, values: np.ndarray, unit: str = "", tolerance: float = 0.02, scale: Scale | None = None
-    ) -> Measurement:
-        """As `Chapter.measure`, under the name with the condition's suffix."""
-        return self.chapter.measure(name + self.suffix, values, unit, tolerance, scale)
+    def measure(self, name: str, *arguments: Any, **options: Any) -> Measurement:
+        """`Chapter.measure`, under the name with the condition's suffix."""
+        return self.chapter.measure(name + self.suffix, *arguments, **options)
 
-    def measure_each(
-        self,
-        name: str,
-        values: dict[str, np.ndarray],
-        unit: str = "",
-        tolerance: float = 0.02,
-        scale: Scale | None = None,
-    ) -> None:
-        """As `Chapter.measure_each`, under names with the condition's suffix."""
-        self.chapter.measure_each(name + self.suffix, values, unit, tolerance, scale)
+    def measure_each(self, name: str, *arguments: Any, **options: Any) -> None:
+        """`Chapter.measure_each`, under names with the condition's suffix."""
+        self.chapter.measure_each(name + self.suffix, *arguments, **options)
 
     def publish(self, **arrays: np.ndarray | dict[str, np.ndarray]) -> None:
         """As `Chapter.publish`, under names with the condition's suffix."""
