@@ -53,15 +53,19 @@ def routes(network: GRU, r: Float[Tensor, " N"]) -> dict[str, Float[Tensor, "N N
 
 def gates(network: GRU, r: Float[Tensor, "1 B N"]) -> tuple[Tensor, Tensor]:
     """The update gate $z$ and the reset gate $g$ without input."""
-    return network.gates(r, r.new_zeros(*r.shape[:2], network.W_z_in.shape[-1]))
+    return gate(network, "z", r), gate(network, "g", r)
+
+
+def gate(network: GRU, name: str, r: Float[Tensor, "1 B N"]) -> Float[Tensor, "1 B N"]:
+    """One of the two, "z" or "g"."""
+    return torch.sigmoid(r @ getattr(network, f"W_{name}").mT)
 
 
 def hold(network: GRU, held: str, quiet: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
     """The gates of activity `r`, but those named in `held`, "z", "g" or both, which are of `quiet`, for each copy or
     for all copies of a run."""
     quiet = quiet.repeat_interleave(r.shape[1] // quiet.shape[1], 1)
-    pairs = zip("zg", gates(network, quiet), gates(network, r), strict=True)
-    z, g = (there if name in held else here for name, there, here in pairs)
+    z, g = (gate(network, name, quiet if name in held else r) for name in "zg")
     return z, g
 
 
@@ -185,7 +189,7 @@ def rest(ensemble: Ensemble, places: Places, n_starts: int, n_steps: int, genera
     r = places.manifold(begin)
     for k in range(0, n_steps, 100):
         one, r = (exact, r.double()) if k >= n_steps - 500 else (ensemble, r)
-        r = dynamics.flow(one, r, 100)[-1]
+        r = dynamics.after(one, r, 100)
     z, _ = gates(network, r[None])
     apart = (dynamics.step(exact, r) - r) / (network.dt / network.tau * (1 - z[0]))
     still = (apart.norm(dim=-1) < 1e-5 * r.norm(dim=-1)).numpy()
