@@ -8,6 +8,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from reactivation_core import dynamics, manifolds, phases, theory
+from reactivation_core.protocols import upper_bound
 
 # With `--device cuda`.
 pytestmark = pytest.mark.gpu
@@ -104,7 +105,7 @@ def test_theory_makes_no_tensor_elsewhere():
     found = [
         theory.minimum_norm(D, empty(n, N_O)),
         theory.readout_floor(D[None], 0.1),
-        *theory.bounds(D, *[empty(n, N_O)] * 3, *[empty(n, N)] * 3, empty(K, n, N)),
+        *upper_bound.bounds(D, *[empty(n, N_O)] * 3, *[empty(n, N)] * 3, empty(K, n, N)),
     ]
     head = theory.IdealNetwork(lambda s: s.cos() * empty(N_O), empty(7, 1), D, 0.1)
     r = empty(1, n, N)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy.special import hyp1f1
 
 from reactivation_core import circular, experiments, phases, theory
+from reactivation_core.protocols import upper_bound
 from reactivation_core.theory import Circle, Gaussian, IdealNetwork, Mixture
 
 variances = st.floats(0.01, 2)
@@ -242,7 +243,7 @@ def test_bounds_on_one_situation_by_hand():
     f, f_next, change = (torch.tensor([x], dtype=torch.float64) for x in ((2.0, 1.0), (6.0, 1.0), (3.0, 0.0)))
     r, dr1, dr2 = (torch.tensor([x], dtype=torch.float64) for x in ((1.0, 1, 0), (0.0, 0, -1), (0.5, 0, 0)))
     noise = torch.tensor([[[0.0, 3, 5]], [[0.0, -3, 1]]], dtype=torch.float64)
-    b = theory.bounds(D, f, f_next, change, r, dr1, dr2, noise)
+    b = upper_bound.bounds(D, f, f_next, change, r, dr1, dr2, noise)
     # The readout misses its change of 3 by 2; the noise left is (0, 3, 4) or (0, -3, 0).
     assert b.loss.item() == pytest.approx(math.hypot(3, 3))
     assert b.taylor.item() == pytest.approx(math.hypot(2, 3))
@@ -258,7 +259,7 @@ def test_bounds_are_in_order(n, surplus):
     D, f, change = normal(n, N), normal(5, n, seed=1), normal(5, n, seed=2)
     r = theory.minimum_norm(D, f)
     dr1, dr2, noise = normal(5, N, seed=3), normal(5, N, seed=4), normal(50, 5, N, seed=5)
-    b = theory.bounds(D, f, f + change, change, r, dr1, dr2, noise)
+    b = upper_bound.bounds(D, f, f + change, change, r, dr1, dr2, noise)
     slack = 1e-12
     torch.testing.assert_close(b.loss, b.taylor)
     torch.testing.assert_close(b.L2, b.solved)
@@ -280,7 +281,7 @@ def test_bounds_of_a_linear_network_in_closed_form():
     f, change = normal(30, 2, seed=2) @ F.mT, 0.1 * normal(30, 2, seed=3) @ F.mT
     r = theory.minimum_norm(D, f) + 0.1 * normal(30, n_r, seed=4)
     dr1, dr2 = -0.1 * r, 0.7 * theory.minimum_norm(D, change)
-    found = theory.bounds(D, f, f + change, change, r, dr1, dr2, math.sqrt(v) * normal(n_draws, 30, n_r, seed=5))
+    found = upper_bound.bounds(D, f, f + change, change, r, dr1, dr2, math.sqrt(v) * normal(n_draws, 30, n_r, seed=5))
     A, delta, w = change - dr2 @ D.mT, f - r @ D.mT, d**2 * v
     signal = A.norm(dim=-1).numpy()
     exact = {

@@ -1,4 +1,4 @@
-r"""Closed forms of Section 2: densities with a score, the least-squares denoiser, Langevin steps, the bounds.
+r"""Closed forms of Section 2: densities with a score, the least-squares denoiser, Langevin steps.
 
 Notation, as in the paper. A state $s \sim p(s)$ is represented by the clean activity $m = D^\dagger f(s)$, a point of
 the *manifold*. One step of noise makes of it $r = m + \sigma\,\eta$, $\eta \sim N(0, dt\,I)$. Everything depends on
@@ -466,64 +466,6 @@ def switching_time(v: float, c: float, log_odds: float) -> float:
     $\lambda$ the logarithm of the ratio of their weights. For points at a distance $2a$ take $v/a^2$ for $v$.
     """
     return math.sqrt(2 * math.pi / (c * v)) * math.exp(1 / (2 * c * v)) / (2 * math.cosh(log_odds / (2 * c)))
-
-
-class Bounds(NamedTuple):
-    r"""The loss after a step and the expressions that Section 2.2 puts in its place; each `(n,)`, one per situation.
-
-    `error` is the error made so far, $\lVert f(s) - D r\rVert$, and `remainder` that of Taylor's expansion, $\lVert
-    f(s + \Delta s) - f(s) - f'\Delta s\rVert$.
-    """
-
-    loss: Tensor
-    taylor: Tensor
-    L2: Tensor
-    solved: Tensor
-    L3: Tensor
-    upper: Tensor
-    error: Tensor
-    remainder: Tensor
-
-    @property
-    def whole(self) -> Tensor:
-        """The last expression with what the two approximations left out: an upper bound of the loss."""
-        return self.upper + self.error + self.remainder
-
-
-def bounds(
-    D: Float[Tensor, "N_o N_r"],
-    f: Float[Tensor, "n N_o"],
-    f_next: Float[Tensor, "n N_o"],
-    change: Float[Tensor, "n N_o"],
-    r: Float[Tensor, "n N_r"],
-    dr1: Float[Tensor, "n N_r"],
-    dr2: Float[Tensor, "n N_r"],
-    noise: Float[Tensor, "K n N_r"],
-) -> Bounds:
-    r"""Eqs. (4) to (14), the mean over noise taken over `K` draws.
-
-    Args:
-        f, f_next: $f(s)$ and $f(s + \Delta s)$.
-        change: $f'(s)\,\Delta s$.
-        dr1, dr2: $\Delta r_1$ and $\Delta r_2$.
-        noise: draws of $\sigma\,\eta$.
-    """
-
-    def norm(x):
-        return x.norm(dim=-1)
-
-    rest = dr1 + noise
-    signal, operator = norm(change - dr2 @ D.mT), torch.linalg.matrix_norm(D, 2)
-    return Bounds(
-        loss=norm(f_next - (r + dr2 + rest) @ D.mT).mean(0),
-        taylor=norm(change - dr2 @ D.mT + f - (r + rest) @ D.mT).mean(0),
-        L2=signal + norm(f - (r + rest) @ D.mT).mean(0),
-        solved=signal + norm(rest @ D.mT).mean(0),
-        L3=signal + operator * norm(rest).mean(0),
-        upper=signal + operator * rest.square().sum(-1).mean(0).sqrt(),
-        error=norm(f - r @ D.mT),
-        remainder=norm(f_next - f - change),
-    )
 
 
 def readout_floor(D: Float[Tensor, "S N_o N_r"], v: float) -> Float[Tensor, " S"]:

@@ -1,6 +1,6 @@
 r"""What does each line of Section 2.2 cost a trained network, and is the last one a bound of its loss?
 
-The chain of Eqs. (4) to (14), `theory.bounds`, is evaluated where a network comes to be when it is awake. Of the ways
+The chain of Eqs. (4) to (14), `bounds`, is evaluated where a network comes to be when it is awake. Of the ways
 to split its update, Eq. (4), the one by input is taken, both parts without noise:
 
 $$ \Delta r_1(r) = \mathrm{step}(r, 0) - r, \qquad
@@ -19,10 +19,68 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from reactivation_core import circular, phases, theory
+from reactivation_core import circular, phases
 from reactivation_core.phases import Ensemble
 from reactivation_core.streams import spawn
 from reactivation_core.tasks import HeadDirectionTask
+
+
+class Bounds(NamedTuple):
+    r"""The loss after a step and the expressions that Section 2.2 puts in its place; each `(n,)`, one per situation.
+
+    `error` is the error made so far, $\lVert f(s) - D r\rVert$, and `remainder` that of Taylor's expansion, $\lVert
+    f(s + \Delta s) - f(s) - f'\Delta s\rVert$.
+    """
+
+    loss: Tensor
+    taylor: Tensor
+    L2: Tensor
+    solved: Tensor
+    L3: Tensor
+    upper: Tensor
+    error: Tensor
+    remainder: Tensor
+
+    @property
+    def whole(self) -> Tensor:
+        """The last expression with what the two approximations left out: an upper bound of the loss."""
+        return self.upper + self.error + self.remainder
+
+
+def bounds(
+    D: Float[Tensor, "N_o N_r"],
+    f: Float[Tensor, "n N_o"],
+    f_next: Float[Tensor, "n N_o"],
+    change: Float[Tensor, "n N_o"],
+    r: Float[Tensor, "n N_r"],
+    dr1: Float[Tensor, "n N_r"],
+    dr2: Float[Tensor, "n N_r"],
+    noise: Float[Tensor, "K n N_r"],
+) -> Bounds:
+    r"""Eqs. (4) to (14), the mean over noise taken over `K` draws.
+
+    Args:
+        f, f_next: $f(s)$ and $f(s + \Delta s)$.
+        change: $f'(s)\,\Delta s$.
+        dr1, dr2: $\Delta r_1$ and $\Delta r_2$.
+        noise: draws of $\sigma\,\eta$.
+    """
+
+    def norm(x):
+        return x.norm(dim=-1)
+
+    rest = dr1 + noise
+    signal, operator = norm(change - dr2 @ D.mT), torch.linalg.matrix_norm(D, 2)
+    return Bounds(
+        loss=norm(f_next - (r + dr2 + rest) @ D.mT).mean(0),
+        taylor=norm(change - dr2 @ D.mT + f - (r + rest) @ D.mT).mean(0),
+        L2=signal + norm(f - (r + rest) @ D.mT).mean(0),
+        solved=signal + norm(rest @ D.mT).mean(0),
+        L3=signal + operator * norm(rest).mean(0),
+        upper=signal + operator * rest.square().sum(-1).mean(0).sqrt(),
+        error=norm(f - r @ D.mT),
+        remainder=norm(f_next - f - change),
+    )
 
 
 class Situations(NamedTuple):
@@ -64,19 +122,19 @@ def advance(
     return ensemble.network.step(r.flatten(1, 2), ds.flatten(1, 2), 0.0).unflatten(1, r.shape[1:3])
 
 
-def chain(ensemble: Ensemble, at: Situations, n_noise: int, generator: torch.Generator) -> theory.Bounds:
+def chain(ensemble: Ensemble, at: Situations, n_noise: int, generator: torch.Generator) -> Bounds:
     """The expressions of the chain, each `(S, B, K)`, with `n_noise` draws of a step's noise for the means over it."""
     sd = ensemble.experiment.sigma * math.sqrt(ensemble.experiment.dt)
     networks = []
     streams = spawn(generator, ensemble.numbers)
     for stream, D, *parts in zip(streams, ensemble.network.D.detach().double(), *at, strict=True):
         # A time after another, as the draws for all times at once would fill the memory.
-        bounds = []
+        found = []
         for now in zip(*(part.unbind(1) for part in parts), strict=True):
             noise = torch.randn(n_noise, *now[3].shape, generator=stream, dtype=D.dtype)
-            bounds.append(theory.bounds(D, *now, noise=sd * noise))
-        networks.append([torch.stack(expression, -1) for expression in zip(*bounds, strict=True)])
-    return theory.Bounds(*(torch.stack(expression) for expression in zip(*networks, strict=True)))
+            found.append(bounds(D, *now, noise=sd * noise))
+        networks.append([torch.stack(expression, -1) for expression in zip(*found, strict=True)])
+    return Bounds(*(torch.stack(expression) for expression in zip(*networks, strict=True)))
 
 
 def readout(ensemble: Ensemble, x: Float[Tensor, "S B K N_r"]) -> Float[Tensor, "S B K N_o"]:
