@@ -159,7 +159,8 @@ class _Normal:
 
     def __init__(self, x: Tensor, held_out: Tensor, noise: Tensor, v: float):
         self.mean = x.mean(0)
-        value, vector = torch.linalg.eigh(x.T.double().cov())
+        covariance = (x - self.mean).T @ (x - self.mean) / (len(x) - 1)
+        value, vector = torch.linalg.eigh(covariance.double())
         value, self.vector = value.flip(0), vector.flip(1).to(x.dtype)
         z, xi = ((y @ self.vector).double() for y in (held_out - self.mean, noise))
         # Mean over states of (ξ - v z / λ)², axis by axis, for any λ.
