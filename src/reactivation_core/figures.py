@@ -240,11 +240,15 @@ def turned(awake: Float[ndarray, " n"], asleep: Float[ndarray, " m"]) -> Figure:
 
 
 def trajectory_panels(
-    shown: dict[str, tuple[str, Float[ndarray, "B T 2"]]], columns: int, height: float, letters: str = ""
+    shown: dict[str, tuple[str, Float[ndarray, "B T 2"]]],
+    columns: int,
+    height: float,
+    letters: str = "",
+    box: float = 2.2,
 ) -> None:
     """A panel of `trajectories` for each title: the phase and decoded positions."""
     for ax, (phase, positions) in zip(_titled(list(shown), columns, height, letters), shown.values(), strict=True):
-        trajectories(ax, positions, phase)
+        trajectories(ax, positions, phase, box)
 
 
 def trajectories_by_bias(positions: dict[str, dict[str, Float[ndarray, "B T 2"]]]) -> None:
@@ -317,14 +321,16 @@ def density_panels(
     shown: dict[str, Float[ndarray, "n n"]],
     columns: int,
     height: float,
-    vmax: float | Sequence[float],
+    vmax: float | Sequence[float] | None,
     letters: str = "",
     limit: float = 1.25,
     unit: str = "per m²",
     labels: tuple[str, str] = ("x (m)", "y (m)"),
 ) -> None:
-    """A map of a density on `grid(limit)` for each title, colours to `vmax`, of all or of each."""
+    """A map of a density on `grid(limit)` for each title, colours to `vmax`, of all or of each; None: the largest."""
     axes = _titled(list(shown), columns, height, letters)
+    if vmax is None:
+        vmax = max(float(values.max()) for values in shown.values())
     for ax, values, end in zip(axes, shown.values(), np.broadcast_to(vmax, len(shown)), strict=True):
         density(ax, values, limit, end, unit)
         plane(ax, limit, labels)
