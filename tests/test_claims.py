@@ -313,6 +313,28 @@ def test_with_other_parameters_what_was_not_measured_is_left_out_and_scales_give
         chapter((-0.1, 0.2, 0.3))
 
 
+@pytest.mark.parametrize(
+    ("tiny_experiment", "place"),
+    [
+        ("position-noisy-unbiased", ("", "unbiased")),
+        ("position-noisy-biased-uniform", ("-uniform", "biased")),
+        ("position-gru-biased", ("", "biased")),
+        ("position-noisy-unbiased-rats", ("", "unbiased")),
+    ],
+    indirect=["tiny_experiment"],
+)
+def test_another_ensemble_stands_alone_in_the_place_of_the_one_most_like_it(data, tiny_ensemble, tmp_path, place):
+    own = store.save(tiny_ensemble, tmp_path)
+    run = Chapter("results/one", {"n": 1, "seed": 0})
+    found = run.conditions("position-noisy-{bias}{law}", str(own), law=("", "-uniform"), bias=("unbiased", "biased"))
+    assert list(found) == [place] and len(found[place].ensemble) == 3 and list(run.ensembles) == [str(own)]
+    of = run.conditions("position-noisy-unbiased{law}", str(own), law=("", "-uniform"))[place[0]]
+    of.measure("size", np.array((0.4, 0.5, 0.6)))
+    law = " — with uniform noise" * bool(place[0])
+    (row,) = run.table().data.splitlines()[2:]
+    assert row == f"| It is small.{law} | Fig. 1 | below 1 | 0.5 | 0.252 to 0.748 |  | reproduced |"
+
+
 def test_another_ensemble_is_measured_alone_and_neither_compared_nor_stored(
     data, tiny_ensemble, tiny_experiment, tmp_path, monkeypatch, capsys
 ):

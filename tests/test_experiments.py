@@ -177,6 +177,18 @@ def test_settings_within_settings_vary_by_name():
     assert varied.task.motion.counter_clockwise and varied.vary(task=experiment.task.model_dump()) == experiment
 
 
+def test_settings_that_differ_are_counted():
+    noisy = experiments.get("position-noisy-unbiased")
+    for other, count in (
+        ("position-noisy-unbiased", 0),
+        ("position-noiseless-biased", 2),
+        ("position-noisy-biased", 1),
+    ):
+        assert experiments.differences(noisy, experiments.get(other)) == count
+    # What one of two motions has, and the other does not, is a difference.
+    assert experiments.differences(noisy, experiments.get("position-noisy-unbiased-rats")) > 3
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"name": "x"}', "null"])
 def test_what_is_no_settings_is_refused_in_one_line(text):
     with pytest.raises(ValueError, match="^invalid experiment settings: .+") as error:

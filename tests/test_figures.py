@@ -98,6 +98,16 @@ def test_densities_by_bias():
     return plt.gcf()
 
 
+def test_densities_without_an_end_share_the_largest_and_trajectories_have_the_box_they_are_given(walk):
+    low = np.zeros((100, 100))
+    figures.density_panels({"a": low, "b": low + 7}, 2, 2, None, limit=0.5)
+    assert [image.get_clim() for ax in plt.gcf().axes for image in ax.images] == [(0, 7), (0, 7)]
+    assert [ax.get_xlim() for ax in plt.gcf().axes if ax.images] == [(-0.5, 0.5)] * 2
+    figures.trajectory_panels({"a": ("active", walk)}, 1, 2, box=1.1)
+    assert plt.gca().patches[0].get_bbox().bounds == pytest.approx((-0.55, -0.55, 1.1, 1.1))
+    plt.close("all")
+
+
 @picture
 def test_component_panels(walk):
     points = walk.reshape(-1, 2)

@@ -33,6 +33,7 @@ def test_law(law, shape):
     # A sample of the whole keeps the test quick; its end is in the last, short block.
     assert scipy.stats.kstest(np.r_[eta[:50_000], eta[-50_000:]], expected.cdf).pvalue > 1e-3
     assert abs(eta.mean() - expected.mean()) < 4 * expected.std() / math.sqrt(n)
+    assert (noise.mean(law, DT), noise.variance(law, DT)) == pytest.approx((expected.mean(), expected.var()))
     kurtosis = expected.stats("k") + 3
     assert abs(eta.var() / expected.var() - 1) < 4 * math.sqrt((kurtosis - 1) / n)
     # The next value, and the same place in the next block.

@@ -230,6 +230,27 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tiny_experiment, tmp_path, monke
     assert resumed.history.shape == (size, 6, 2)
 
 
+def test_a_run_stopped_before_its_first_test_goes_on_to_the_same_bytes(
+    tiny_experiment, tmp_path, monkeypatch, one_thread
+):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    whole, stopped = tmp_path / "whole.safetensors", tmp_path / "stopped.safetensors"
+    done, progress = [], []
+
+    def stop(batches, loss):
+        done.append(batches)
+        if sum(done) == 40:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.train(tiny_experiment, range(2), stopped, progress=stop)
+    # safetensors before 0.4.4 wrote a tensor without elements, and did not read it.
+    assert store.unpack(stopped.read_bytes())[0]["tests"].shape == (0, 6)
+    training.train(tiny_experiment, range(2), stopped, progress=lambda batches, loss: progress.append(batches))
+    training.train(tiny_experiment, range(2), whole)
+    assert progress == [20, 20] and stopped.read_bytes() == whole.read_bytes()
+
+
 def test_a_finished_run_is_read_from_its_checkpoint(tiny_experiment, checkpoint):
     first = training.train(tiny_experiment, range(1), checkpoint)
     progress = []

@@ -134,7 +134,7 @@ def change(experiment: Experiment, changes: Iterable[str]) -> Experiment:
     Raises:
         ValueError: naming the setting that is unknown, with those near it, or whose value is out of range.
     """
-    known = _paths(experiment.model_dump(exclude={"name"}))
+    known = _leaves(experiment)
     for text in changes:
         path, equals, value = text.partition("=")
         if not equals:
@@ -149,11 +149,22 @@ def change(experiment: Experiment, changes: Iterable[str]) -> Experiment:
     return experiment
 
 
-def _paths(settings: dict, of: str = "") -> list[str]:
-    found = []
-    for name, value in settings.items():
-        found += _paths(value, f"{of}{name}.") if isinstance(value, dict) else [of + name]
-    return found
+def differences(one: Experiment, other: Experiment) -> int:
+    """How many settings of two experiments differ, their names aside."""
+    a, b = _leaves(one), _leaves(other)
+    return sum(a.get(path) != b.get(path) for path in a | b)
+
+
+def _leaves(experiment: Experiment) -> dict[str, object]:
+    """Settings by their paths, as `task.motion.speed`; all but the name."""
+
+    def within(settings: dict, of: str) -> dict[str, object]:
+        found = {}
+        for name, value in settings.items():
+            found |= within(value, f"{of}{name}.") if isinstance(value, dict) else {of + name: value}
+        return found
+
+    return within(experiment.model_dump(exclude={"name"}), "")
 
 
 def _merge(settings: dict, changes: dict) -> dict:

@@ -41,7 +41,12 @@ STYLE = {
 
 
 def panels(
-    columns: int, height: float, rows: int = 1, polar: bool = False, titles: Iterable[str] = (), letters: str = "abcdef"
+    columns: int,
+    height: float,
+    rows: int = 1,
+    polar: bool = False,
+    titles: Iterable[str] = (),
+    letters: Iterable[str] = "abcdef",
 ) -> tuple[Figure, ndarray]:
     """A figure 6 inches wide in the book's style, and its Axes `(rows, columns)`; those with a title have a letter."""
     plt.style.use(STYLE)
@@ -247,12 +252,16 @@ def turned(awake: Float[ndarray, " n"], asleep: Float[ndarray, " m"], letters: s
 
 
 def trajectory_panels(
-    shown: dict[str, tuple[str, Float[ndarray, "B T 2"]]], columns: int, height: float, letters: str = ""
+    shown: dict[str, tuple[str, Float[ndarray, "B T 2"]]],
+    columns: int,
+    height: float,
+    letters: str = "",
+    box: float = 2.2,
 ) -> None:
     """A panel of `trajectories` for each title: the phase and decoded positions."""
     _, axes = panels(columns, height, -(-len(shown) // columns), titles=shown, letters=letters)
     for ax, (phase, positions) in zip(axes.flat, shown.values(), strict=True):
-        trajectories(ax, positions, phase)
+        trajectories(ax, positions, phase, box)
 
 
 def trajectories_by_bias(positions: dict[str, dict[str, Float[ndarray, "B T 2"]]]) -> None:
@@ -313,14 +322,16 @@ def density_panels(
     shown: dict[str, Float[ndarray, "n n"]],
     columns: int,
     height: float,
-    vmax: float | Sequence[float],
+    vmax: float | Sequence[float] | None,
     letters: str = "",
     limit: float = 1.25,
     unit: str = "per m²",
     labels: tuple[str, str] = ("x (m)", "y (m)"),
 ) -> None:
-    """A map of a density on `grid(limit)` for each title, colours to `vmax`, of all or of each."""
+    """A map of a density on `grid(limit)` for each title, colours to `vmax`, of all or of each; None: the largest."""
     _, axes = panels(columns, height, -(-len(shown) // columns), titles=shown, letters=letters)
+    if vmax is None:
+        vmax = max(float(values.max()) for values in shown.values())
     for ax, values, end in zip(axes.flat, shown.values(), np.broadcast_to(vmax, len(shown)), strict=True):
         density(ax, values, limit, end, unit)
         plane(ax, limit, labels)

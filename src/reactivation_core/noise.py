@@ -42,6 +42,11 @@ def mean(law: str, dt: float) -> float:
     return math.sqrt(dt) / 2 if law == "uniform" else 0.0
 
 
+def variance(law: str, dt: float) -> float:
+    r"""Variance of $\eta$ by the name of its law; `dt` in seconds."""
+    return dt / 12 if law == "uniform" else dt
+
+
 def each(law: Law, eta: Tensor, dt: float, generators: Sequence[torch.Generator]) -> Tensor:
     """Fill `eta`, `(S, …)`, with draws of a law, those of each network from a stream of its own. Returns `eta`."""
     for one, generator in zip(eta, generators, strict=True):

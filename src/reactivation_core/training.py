@@ -13,9 +13,11 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from importlib.metadata import version
+from io import StringIO
 from pathlib import Path
 
 import torch
@@ -314,8 +316,9 @@ def _expect(expected: dict, got: dict) -> None:
 
 def seconds(device: str) -> dict[str, float]:
     """How long the product of a batch's activity with recurrent weights takes on this machine, by its precision."""
-    # Where a CUDA toolkit stands beside no card, its import has PyTorch say so on stderr, to every page.
-    from torch.utils.benchmark import Timer
+    # Where a CUDA toolkit stands beside no card, older versions of PyTorch say so on stderr as this is imported.
+    with redirect_stderr(StringIO()):
+        from torch.utils.benchmark import Timer
 
     found = {}
     for name, dtype in PRECISIONS.items():

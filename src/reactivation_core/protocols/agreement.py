@@ -29,7 +29,7 @@ from numpy import ndarray
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from reactivation_core import circular, densities, dynamics, manifolds, phases, theory
+from reactivation_core import circular, densities, dynamics, manifolds, noise, phases, theory
 from reactivation_core.manifolds import Manifold, Plane, Ring
 from reactivation_core.networks import GRU
 from reactivation_core.phases import Ensemble
@@ -310,7 +310,7 @@ class Observed:
         self.drift = dynamics.step(ensemble, test.r) - test.r
         self.score = self.denoiser(test.r, self.s)
         # The mean of a noise that has one is in the drift of any network that is stationary, denoiser or not.
-        mean = ensemble.experiment.noise == "uniform"
+        mean = noise.mean(ensemble.experiment.noise, ensemble.experiment.dt)
         self.centred = [x - x.mean(0) if mean else x for x in (self.drift, self.score, test.noise)]
 
     def split(self, x: Float[Tensor, "n N"]) -> tuple[Tensor, Tensor]:
