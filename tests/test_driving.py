@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from reactivation_core import experiments, phases
-from reactivation_core.protocols import driving, motion
+from reactivation_core import circular, experiments, phases
+from reactivation_core.protocols import driving, motion, variations
+from reactivation_core.trajectories import Recording
 
 
 @pytest.fixture
@@ -54,6 +55,36 @@ def test_integration_that_is_held_at_the_walls_is_exact_until_it_meets_one(ideal
     # Off a wall it moves by the whole of the next change: it does not wait until what it was refused is made good.
     back = np.abs(near.held[:, :, -1]) < wall - 1e-6
     assert (back & (np.abs(near.exact[:, :, -1] - near.held[:, :, -1]) > 1e-3)).any()
+
+
+def test_bearings_are_driven_by_the_turns_of_another_head_and_meet_no_wall(generator):
+    few = experiments.get("head-direction-unbiased").vary(task={"n_cells": 64}, n_units=64, sigma=0.03)
+    ideal = phases.ideal(few, 200, generator)
+    turns = driving.surrogate(ideal, "bounded", 200, 100, generator)
+    assert float(turns.std()) == pytest.approx(few.task.motion.turning * few.dt, rel=0.02)
+    start = ideal.network.encode(ideal.task.cells.tuning(torch.full((1, 50, 1), 3.0)))
+    found = driving.drive(ideal, start, "bounded", 40, 1.0, generator)
+    assert found.path.shape == found.exact.shape == (1, 50, 9, 1)
+    assert found.exact == pytest.approx(found.held, abs=1e-5) and np.abs(found.exact).max() <= math.pi
+    # Half of them have gone past ±π.
+    assert 0.3 < (found.exact[0, :, -1] < 0).mean() < 0.8
+    path, exact = (torch.from_numpy(x[0, :, -1]) for x in (found.path, found.exact))
+    # A turn is half as long as a cell is wide, and the network's update is of first order.
+    assert circular.distance(path, exact).mean() < 0.3 < 0.8 < circular.distance(path, torch.tensor(3.0)).mean()
+    with pytest.raises(ValueError, match="expected Animal, got Head"):
+        driving.surrogate(ideal, "free", 4, 10, generator)
+
+
+def test_a_recorded_animal_runs_on_where_it_was_lost_for_a_while(tiny_ensemble, tmp_path, generator):
+    times = np.concatenate((np.arange(0, 4, 0.02), np.arange(4.3, 8, 0.02)))
+    np.savez(tmp_path / "mine.npz", t=times, pos=np.stack((0.1 * times, 0 * times), -1))
+    recording = Recording(record=str(tmp_path / "mine.npz"), share=0.99)
+    there = variations.on_motion(tiny_ensemble, recording)
+    with pytest.raises(ValueError, match="300 steps on end"):
+        there.task.sample(4, 300, generator)
+    ds = driving.surrogate(there, "bounded", 4, 300, generator)
+    known = torch.tensor([0.1 * 0.02, 0.0]).expand_as(ds)
+    torch.testing.assert_close(ds, known, atol=1e-6, rtol=0)
 
 
 def test_the_same_law_is_not_told_apart_and_another_is_as_far_as_it_can_be(generator):

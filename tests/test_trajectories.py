@@ -255,6 +255,15 @@ def test_training_and_tests_have_each_their_part_of_the_time(recording):
     assert parts[0].max() < 0.5 <= parts[1].min() + 1e-6
 
 
+def test_windows_that_do_not_overlap_are_counted_run_by_run(recording):
+    # Of 15 s: seven of 100 steps, as a sample comes before the first step.
+    assert recording.recorded().apart(100) == 7
+    times = np.concatenate((np.arange(101), 200 + np.arange(50), 300 + np.arange(201))) * 0.02
+    recorded = Recorded(times, np.zeros((len(times), 2)))
+    assert [recorded.apart(n) for n in (100, 49, 201)] == [1 + 0 + 2, 2 + 1 + 4, 0]
+    assert Recorded(times, np.zeros((len(times), 2)), every=2).apart(100) == 1
+
+
 def test_a_recording_has_the_path_of_its_arrays(recording):
     s, ds = draw(recording, n_networks=2)
     assert s.shape == (2, 50, 101, 2) and np.abs(s[..., 1]).max() == 0

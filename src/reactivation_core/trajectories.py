@@ -234,6 +234,13 @@ class Recorded:
             s = torch.where(flip, -s, s)
         return Trajectories(s, s.diff(dim=2))
 
+    def apart(self, n_steps: int) -> int:
+        """How many windows of so many steps there are that do not overlap."""
+        ends = (self.left == 0).nonzero()[:, 0] + 1
+        # A run of so many samples has one step less.
+        steps = ends.diff(prepend=ends.new_zeros(1)) - 1
+        return int((steps // (self.every * n_steps)).sum())
+
 
 class Recording(Settings):
     r"""`Recorded` as settings, so that networks can be trained on it: a recording by name or file.
@@ -269,9 +276,17 @@ class Recording(Settings):
         Raises:
             ValueError: as `read` and `Recorded` do.
         """
+        return self.recorded()(n_trajectories, n_steps, generators)
+
+    def recorded(self) -> Recorded:
+        """The path that windows are drawn from.
+
+        Raises:
+            ValueError: as `read` and `Recorded` do.
+        """
         path = _file(self.record)
         written = path.stat().st_mtime_ns if path.is_file() else 0
-        return _recorded(self.model_dump_json(), written)(n_trajectories, n_steps, generators)
+        return _recorded(self.model_dump_json(), written)
 
 
 # A batch of training would take longer to read than to draw; a file that was written again is another one.

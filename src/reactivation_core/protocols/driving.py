@@ -4,7 +4,8 @@ A network that integrates its input keeps whatever law of places it starts with,
 moved: noise in the input alone, and recurrent noise as awake, $c = 1$. What drives it here is a *surrogate*, the
 displacements of an animal that is somewhere else: in the open (a free walk), or in a box of its own (a walk that stays
 within bounds). Added up from where a run begins, they are the null: what an exact integrator would do, which leaves the
-box, and one that stops at the walls. What the network adds is how it differs from the latter.
+box, and one that stops at the walls. What the network adds is how it differs from the latter. Bearings are driven by
+the turns of another head, and have no walls.
 
 Source: Krishna et al. (2024), Section 3, for the task.
 """
@@ -19,14 +20,17 @@ from numpy import ndarray
 from torch import Tensor
 
 from reactivation_core import phases, statistics
+from reactivation_core.circular import wrap
 from reactivation_core.phases import Ensemble
 from reactivation_core.protocols import forgetting, spaces
 from reactivation_core.streams import spawn
 from reactivation_core.tasks import must_be
-from reactivation_core.trajectories import Animal
+from reactivation_core.trajectories import Animal, Head, Recording
 
 # Side of a box whose walls are as good as never met, m.
 _OPEN = 200.0
+# Longest gap of a recording that a run may cross, s; over it the path is taken as straight. No run is without one.
+_GAP = 1.0
 # Looks of the last 100 steps.
 _LATE = 20
 
@@ -35,29 +39,32 @@ WALKS = ("none", "free", "bounded")
 
 def surrogate(
     ensemble: Ensemble, walk: str, n_trajectories: int, n_steps: int, generator: torch.Generator
-) -> Float[Tensor, "S B T 2"]:
-    """Displacements of an animal that is somewhere else: in the open, in a box of its own, or at rest.
+) -> Float[Tensor, "S B T d"]:
+    """Changes of an animal that is somewhere else: in the open, in a box of its own, or at rest. A recorded one is at
+    another time of its record; only one that moves by a law can be in the open.
 
     Raises:
-        ValueError: for a walk that is none of `WALKS`.
+        ValueError: for a walk that is none of `WALKS`, or another motion in the open.
     """
     if walk not in WALKS:
         raise ValueError(f"expected a walk among {', '.join(WALKS)}, got {walk!r}")
-    motion = must_be(Animal, ensemble.task.motion)
+    motion = ensemble.task.motion
     if walk == "free":
-        motion = Animal(**motion.model_dump() | {"box": _OPEN, "drift": 0.0})
+        motion = Animal(**must_be(Animal, motion).model_dump() | {"box": _OPEN, "drift": 0.0})
+    if isinstance(motion, Recording):
+        motion = motion.model_copy(update={"gap": _GAP})
     ds = motion(n_trajectories, n_steps, spawn(generator, ensemble.numbers)).ds
     return torch.zeros_like(ds) if walk == "none" else ds
 
 
 class Driven(NamedTuple):
-    """Every fifth step: decoded positions, the start before them; those of an exact integration of the input from the
+    """Every fifth step: decoded states, the start before them; those of an exact integration of the input from the
     same start, and of one that is `held` at the walls of the box; means over runs of the norm of activity and of its
     cosine with a bump. `late` is activity at the looks of the last 100 steps."""
 
-    path: Float[ndarray, "S B T+1 2"]
-    exact: Float[ndarray, "S B T+1 2"]
-    held: Float[ndarray, "S B T+1 2"]
+    path: Float[ndarray, "S B T+1 d"]
+    exact: Float[ndarray, "S B T+1 d"]
+    held: Float[ndarray, "S B T+1 d"]
     norm: Float[ndarray, "S T"]
     cosine: Float[ndarray, "S T"]
     late: Float[ndarray, "S B L N"]
@@ -72,14 +79,18 @@ def drive(
     phase = phases.driven(ensemble, ds, math.sqrt(c), start, generator, forgetting.RECORD, every)
     begin = forgetting.decode(ensemble, start)
     norm, cosine = forgetting.bump(ensemble, phase.states, phase.outputs, phase.decoded)
-    wall, integrated = must_be(Animal, ensemble.task.motion).box / 2, [begin[:, :, 0]]
+    motion, integrated = ensemble.task.motion, [begin[:, :, 0]]
+    wall = math.inf if isinstance(motion, Head) else motion.box / 2
     for change in ds.numpy().transpose(2, 0, 1, 3):
         integrated.append(np.clip(integrated[-1] + change, -wall, wall))
     moved = ds.cumsum(2)[:, :, every - 1 :: every].numpy()
+    exact, held = np.concatenate((begin, begin + moved), 2), np.stack(integrated[::every], 2)
+    if isinstance(motion, Head):
+        exact, held = (wrap(torch.from_numpy(x)).numpy() for x in (exact, held))
     return Driven(
         np.concatenate((begin, phase.decoded.numpy()), 2),
-        np.concatenate((begin, begin + moved), 2),
-        np.stack(integrated[::every], 2),
+        exact,
+        held,
         norm,
         cosine,
         phase.states[:, :, -_LATE:].numpy(),
