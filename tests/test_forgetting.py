@@ -108,6 +108,17 @@ def test_bearings_forget_at_their_known_rate():
         assert value == pytest.approx((ratio * np.log(ratio)).mean(), abs=0.1)
 
 
+def test_the_dimension_is_that_of_runs_from_different_starts():
+    rng = np.random.default_rng(0)
+    start = rng.standard_normal((2, 400, 60)) * (np.arange(60) < 5)
+    assert forgetting.dimension(np.tile(start, (1, 2, 1))) == pytest.approx(5, rel=0.05)
+    # n runs alike in N directions: 1 / (1 / N + 1 / n), and twice the runs would say more.
+    even = rng.standard_normal((2, 20, 60))
+    assert forgetting.dimension(np.tile(even, (1, 2, 1))) == pytest.approx(1 / (1 / 60 + 1 / 20), rel=0.1)
+    # One direction has all the variance, a common mean none.
+    assert forgetting.dimension(7 + start[..., :1] * np.ones(60)) == pytest.approx(1)
+
+
 def test_frozen_runs_are_remembered_and_never_mix():
     start = np.random.default_rng(0).standard_normal((2, 20, 1, 2))
     still = forgetting.frozen(start, 8)
@@ -140,6 +151,7 @@ def test_sleep_is_that_of_phases_and_the_norm_can_be_held(tiny_ensemble):
     expected = phases.quiescent(tiny_ensemble, 10, math.sqrt(2), start, generator(1), record, every=forgetting.EVERY)
     assert (free.path[:, :, 1:] == expected.decoded.numpy()).all()
     assert free.norm == pytest.approx(expected.states.norm(dim=-1).mean(1).numpy())
+    assert (free.end == expected.states[:, :, -1].numpy()).all()
     held = forgetting.sleep(tiny_ensemble, start, 200, 0.0, generator(1), norm=np.full(3, 5.0, np.float32))
     # Between two corrections an untrained network fades by ten steps of its leak at most.
     assert held.norm[:, -1].min() > 5 * 0.8**10

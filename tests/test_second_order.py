@@ -121,6 +121,18 @@ def test_forgotten_asks_for_a_bump():
     np.testing.assert_array_equal(second_order.forgotten(found, waking), [0.5, 1.0])
 
 
+def test_a_slower_adaptation_forgets_later_and_a_fast_one_is_a_leak(generator):
+    start = torch.full((2, 1, 48), 100.0)
+    start[..., 32:] = 0
+    left = {}
+    for tau_a in (1.0, 50.0, 1e6):
+        moved = ordered(silent(generator, 1.0), b=0.05, tau_a=tau_a)
+        left[tau_a] = float(phases.quiescent(moved, 20, 0.0, start, generator, ("states",)).states[0, 0, -1, 0])
+    # The share 0.2 b of activity is lost in a step, from the second on; or nothing yet.
+    assert left[1.0] == pytest.approx(100 * 0.99**19, rel=0.01)
+    assert left[1.0] < left[50.0] < left[1e6] == pytest.approx(100, rel=1e-3)
+
+
 def test_examine_measures_every_network(generator):
     ensemble = phases.untrained(experiments.get("position-noisy-unbiased").vary(**SMALL), 2, generator)
     waking = forgetting.wake(ensemble, 10, 4, 20, generator)
@@ -131,5 +143,10 @@ def test_examine_measures_every_network(generator):
     assert all(np.isfinite(x).all() and len(x) == 2 for x in found)
     blind = second_order.examine(ensemble, None, waking, 3, 200, 2.0, generator, rng)
     assert np.isnan(blind.exponent).all() and np.isfinite(blind.kl_corner).all()
+    heads = phases.untrained(experiments.get("head-direction-unbiased").vary(**SMALL), 2, generator)
+    waking = forgetting.wake(heads, 10, 4, 20, generator)
+    turned = second_order.examine(heads, None, waking, 3, 200, 2.0, generator, rng)
+    assert all(np.isfinite(x).all() for x in turned[:6])
+    assert all(np.isnan(x).all() for x in turned[6:])
     with pytest.raises(ValueError, match="multiple of 40 steps"):
         second_order.examine(ensemble, places, waking, 3, 210, 2.0, generator, rng)

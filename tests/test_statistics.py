@@ -287,6 +287,9 @@ def test_participation_ratio_counts_equal_variances(rng):
     even = rng.normal(size=(200_000, 6)) * (2, 2, 2, 2, 0, 0)
     assert statistics.participation_ratio(even + 3) == pytest.approx(4, rel=0.01)
     assert statistics.participation_ratio(even * (1, 0, 0, 0, 1, 1)) == pytest.approx(1)
+    few = even[:5]
+    variances = np.linalg.eigvalsh(np.cov(few.T))
+    assert statistics.participation_ratio(few) == pytest.approx(variances.sum() ** 2 / (variances**2).sum())
 
 
 def test_dimensions_counts_components():

@@ -290,12 +290,15 @@ def _run(ensemble, r, n_steps, ds, noise_scale, generators, record, every) -> Ph
         if sigma > 0:
             noise.each(law, eta, experiment.dt, generators).mul_(sigma)
         eta = eta.transpose(1, 2)
-        states = network(r, ds[:, :, begin:end], eta)
-        r = settle(states[:, :, -1])
-        first = -(begin + 1) % every
-        if begin + first >= end:
+        first, states = -(begin + 1) % every, []
+        for t in range(end - begin):
+            r = network.step(r, ds[:, :, begin + t], eta[:, :, t])
+            if t % every == first:
+                states.append(r)
+        r = settle(r)
+        if not states:
             continue
-        block = {"states": states[:, :, first::every], "noise": eta[:, :, first::every]}
+        block = {"states": torch.stack(states, 2), "noise": eta[:, :, first::every]}
         if record & {"outputs", "decoded"}:
             block["outputs"] = network.readout(block["states"])
         if "decoded" in record:

@@ -128,8 +128,10 @@ def explained_variance(states: Float[ndarray, "n N_r"], noise: float = 0.0) -> F
 def participation_ratio(states: Float[ndarray, "n N_r"]) -> float:
     r"""Dimension of activity with the covariance $C$, $(\operatorname{tr} C)^2 / \operatorname{tr} C^2$: $k$ where $k$
     components have equal variances and the others none."""
-    variances = principal_components(states).explained_variance_
-    return float(variances.sum() ** 2 / (variances**2).sum())
+    x = states - states.mean(0, dtype=float).astype(states.dtype)
+    # Either product has the trace of C², but for a factor.
+    products = x @ x.T if len(x) < x.shape[1] else x.T @ x
+    return float(np.square(x).sum(dtype=float) ** 2 / np.square(products).sum(dtype=float))
 
 
 def project(states: dict[str, Float[ndarray, "S B T N_r"]]) -> dict[str, Float[ndarray, "S n 2"]]:

@@ -48,11 +48,12 @@ class Waking(NamedTuple):
 
 class Sleep(NamedTuple):
     """Every fifth step: decoded states, the start before them, and means over runs of the norm of activity and of its
-    cosine with a bump."""
+    cosine with a bump. `end` is activity at the last step."""
 
     path: Float[ndarray, "S B T+1 d"]
     norm: Float[ndarray, "S T"]
     cosine: Float[ndarray, "S T"]
+    end: Float[ndarray, "S B N_r"]
 
 
 def wake(ensemble: Ensemble, n_trajectories: int, n_left_out: int, n_steps: int, generator: torch.Generator) -> Waking:
@@ -98,13 +99,14 @@ def sleep(
         c: multiplies the variance of the noise of training.
         norm: to which activity is scaled back every tenth step; if left out it is free.
     """
-    path, norms, cosines = [decode(ensemble, start)], [], []
+    path, norms, cosines, end = [decode(ensemble, start)], [], [], start
     for phase in parts(ensemble, start, n_steps, c, generator, norm):
         size, cosine = bump(ensemble, phase.states, phase.outputs, phase.decoded)
         path.append(phase.decoded.numpy())
         norms.append(size)
         cosines.append(cosine)
-    return Sleep(np.concatenate(path, 2), np.hstack(norms), np.hstack(cosines))
+        end = phase.states[:, :, -1, : ensemble.network.n_units]
+    return Sleep(np.concatenate(path, 2), np.hstack(norms), np.hstack(cosines), end.numpy())
 
 
 def parts(
@@ -146,6 +148,14 @@ def memory(path: Float[ndarray, "S B T d"], again: Float[ndarray, "S n T d"]) ->
     """`statistics.memory` of the first `n` runs, each beside another from the same start."""
     twins = np.stack((path[:, : again.shape[1]], again), 2)
     return statistics.each(statistics.memory, plane(twins))
+
+
+def dimension(r: Float[ndarray, "S B N_r"]) -> Float[ndarray, " S"]:
+    """`statistics.participation_ratio` of activity over runs, of the first half of them and of the second, in the mean:
+    two runs from each start are then not taken for runs of their own. Of `n` runs it is at most `n - 1`, and low where
+    activity has as many dimensions, so that it is for comparison with as many."""
+    halves = np.split(r, 2, 1)
+    return np.mean([statistics.each(statistics.participation_ratio, x) for x in halves], 0)
 
 
 def memory_time(values: Float[ndarray, "S T"]) -> Float[ndarray, " S"]:

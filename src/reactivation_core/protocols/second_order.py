@@ -27,6 +27,7 @@ rest are unstable where $\alpha\,b > 1/\tau_a$, and move by themselves.
 Source: Polyak (1964) for momentum; Casco-Rodriguez et al. (2026) for both in such networks.
 """
 
+import math
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -41,9 +42,10 @@ from reactivation_core.phases import Ensemble
 from reactivation_core.protocols import forgetting, motion, spreading
 from reactivation_core.protocols.spreading import Places
 from reactivation_core.tasks import must_be
-from reactivation_core.trajectories import Animal
+from reactivation_core.trajectories import Animal, Head
 
-STARTS = {"centre": (0.0, 0.0), "corner": (0.9, 0.9)}
+# Where runs begin, beside the starts of waking: the centre of the box and a corner, or two bearings.
+POSITIONS, BEARINGS = ((0.0, 0.0), (0.9, 0.9)), ((0.0,), (math.pi / 2,))
 # Looks of a block of 40 steps, over which memory and the bump are averaged; of the first 100 steps, which are read
 # along the manifold; and of the last 200, which are compared with waking.
 BLOCK, FIRST, LAST = 8, 20, 40
@@ -64,13 +66,13 @@ def growth(eigenvalues: Complex[ndarray, " n"], friction: float) -> float:
 
 
 class Found(NamedTuple):
-    """Sleep from three starts: those of waking, the centre of the box and a corner.
+    """Sleep from three starts: those of waking, and the centre of the box and a corner, or the bearings 0 and π/2.
 
     `memory` of the starts of waking, the `cosine` with a bump and the `norm` over waking are means over blocks of 40
-    steps; `kl_as_awake`, `kl_centre` and `kl_corner` the divergence of positions in the last 200 steps from waking, in
+    steps; `kl_as_awake`, `kl_centre` and `kl_corner` the divergence of states in the last 200 steps from waking, in
     nats. From the starts of waking, `explored` is the share of 11 x 11 tiles that a run enters, `walls` that of
     positions within 0.2 m of a wall; of the first 100 steps, along the manifold, `exponent` and `msd` are those of
-    `motion.Motion`.
+    `motion.Motion`. The last four are of positions only.
     """
 
     memory: Float[ndarray, "S blocks"]
@@ -101,7 +103,7 @@ def examine(
     """Sleep of networks with adaptation and momentum.
 
     Args:
-        places: of every network, from `spreading.fit`; without, `exponent` and `msd` are not numbers.
+        places: of every network, from `spreading.fit`; without, `exponent` and `msd` are not numbers. For positions.
         waking: from `forgetting.wake`.
         n_runs: from each start; twice as many from those of waking, in pairs.
         c: multiplies the variance of the noise of training.
@@ -113,9 +115,11 @@ def examine(
     """
     if n_steps < LAST * forgetting.EVERY or n_steps % (BLOCK * forgetting.EVERY):
         raise ValueError(f"expected a multiple of 40 steps, 200 at least, got {n_steps}")
+    task = ensemble.task.motion
+    box = None if isinstance(task, Head) else must_be(Animal, task).box
     moved = replace(ensemble, network=SecondOrder(ensemble.network, **order))
     awake = phases.starts(moved, n_runs, generator).repeat(1, 2, 1)
-    start = torch.cat((awake, forgetting.encode(moved, torch.tensor(list(STARTS.values())), n_runs)), 1)
+    start = torch.cat((awake, forgetting.encode(moved, torch.tensor(POSITIONS if box else BEARINGS), n_runs)), 1)
     paths, cosines, norms, states = [forgetting.decode(moved, start)], [], [], []
     for phase in forgetting.parts(moved, start, n_steps, c, generator, waking.norm if held else None):
         paths.append(phase.decoded.numpy())
@@ -135,7 +139,10 @@ def examine(
     if places is not None:
         moves = motion.motion(spreading.read(places, torch.cat(states, 2)), forgetting.EVERY)
         exponent, msd = moves.exponent, moves.msd
-    box = must_be(Animal, ensemble.task.motion).box
+    explored = walls = np.full(len(first), np.nan)
+    if box:
+        explored = statistics.each(lambda x: np.mean([statistics.coverage(run, box) for run in x]), first)
+        walls = statistics.each(lambda x: statistics.near_walls(x, box, NEAR), first)
     return Found(
         blocks(forgetting.memory(first, again)[:, 1:]),
         blocks(np.hstack(cosines)),
@@ -143,8 +150,8 @@ def examine(
         as_awake,
         centre,
         corner,
-        statistics.each(lambda x: np.mean([statistics.coverage(run, box) for run in x]), first),
-        statistics.each(lambda x: statistics.near_walls(x, box, NEAR), first),
+        explored,
+        walls,
         exponent,
         msd,
     )
