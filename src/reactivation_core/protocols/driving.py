@@ -52,7 +52,7 @@ def surrogate(
     if walk == "free":
         motion = Animal(**must_be(Animal, motion).model_dump() | {"box": _OPEN, "drift": 0.0})
     if isinstance(motion, Recording):
-        motion = motion.model_copy(update={"gap": _GAP})
+        motion = Recording.model_validate(motion.model_dump() | {"gap": _GAP})
     ds = motion(n_trajectories, n_steps, spawn(generator, ensemble.numbers)).ds
     return torch.zeros_like(ds) if walk == "none" else ds
 
