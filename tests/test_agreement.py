@@ -146,7 +146,7 @@ def test_the_score_along_the_manifold_is_that_of_the_mixture(ideal, manifold):
     def density(s):
         return np.exp(-(s.astype(float) ** 2).sum(-1) / (2 * 0.4**2))
 
-    found = manifold.score_along(density, s)
+    found = agreement.score_along(manifold, density, s)
     torch.testing.assert_close(manifolds.along(basis, found), found, atol=1e-6, rtol=1e-4)
     cosine, slope = agreement.agreement(found, exact)
     assert cosine > 0.95 and slope == pytest.approx(1, abs=0.15)

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from reactivation_core import theory
 from reactivation_core.protocols import currents
@@ -22,7 +23,7 @@ def test_a_known_current(kappa, turns):
     of = found(kappa, turns)
     assert of.turning == pytest.approx(2 * math.pi * turns, rel=0.05)
     assert of.drift * of.density == pytest.approx(np.full(24, turns), rel=0.25)
-    assert of.production == pytest.approx(theory.ring_production(kappa, turns, D), rel=0.15)
+    assert of.production == pytest.approx(currents.ring_production(kappa, turns, D), rel=0.15)
     assert of.diffusion.mean() == pytest.approx(D, rel=0.05)
     assert of.excess > 20 and of.share > 0.9
 
@@ -59,3 +60,37 @@ def test_too_few_trajectories_are_refused(shape):
 def test_runs_asleep(tiny_ensemble, generator):
     of = currents.asleep(tiny_ensemble, 4, 40, generator)
     assert of.density.shape == (3, 24) and of.turning.shape == (3,)
+
+
+ANGLES = torch.arange(101, dtype=torch.float64) * (2 * math.pi / 101)
+
+
+@pytest.mark.parametrize("kappa", [0.0, 1.5])
+def test_the_ring_generator_differentiates_and_keeps_its_law(kappa):
+    L = currents.ring_generator(-kappa * ANGLES.sin())
+    f = ANGLES.cos() + (2 * ANGLES).sin()
+    first, second = 2 * (2 * ANGLES).cos() - ANGLES.sin(), -ANGLES.cos() - 4 * (2 * ANGLES).sin()
+    torch.testing.assert_close(L @ f, second - kappa * ANGLES.sin() * first)
+    torch.testing.assert_close((kappa * ANGLES.cos()).exp() @ L, torch.zeros(101), atol=1e-9, rtol=0, check_dtype=False)
+
+
+def test_rates_of_a_level_ring_and_of_one_with_a_sharp_density():
+    assert currents.ring_rates(0 * ANGLES)[:5].tolist() == pytest.approx([0, 1, 1, 4, 4], abs=1e-8)
+    # Near the mode the diffusion is that of Ornstein and Uhlenbeck, whose gap is the curvature.
+    assert currents.ring_rates(-50 * ANGLES.sin())[1] == pytest.approx(50, rel=0.02)
+    with pytest.raises(ValueError, match="odd number"):
+        currents.ring_rates(torch.zeros(100, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("turns", [0.1, 1.0, 10.0])
+def test_a_current_keeps_the_law_and_makes_no_rate_less(turns):
+    p = ANGLES.cos().softmax(0) * 101 / (2 * math.pi)
+    still, moved = -ANGLES.sin(), turns / p - ANGLES.sin()
+    assert (p @ currents.ring_generator(moved)).abs().max() < 1e-8 * max(1, turns)
+    assert currents.ring_rates(moved)[1] >= currents.ring_rates(still)[1] - 1e-9
+
+
+def test_entropy_production_by_quadrature():
+    p = (0.7 * ANGLES.cos()).softmax(0) * 101 / (2 * math.pi)
+    expected = ((0.3 / p) ** 2 / 0.2 * p).mean() * 2 * math.pi
+    assert currents.ring_production(0.7, 0.3, 0.2) == pytest.approx(float(expected))

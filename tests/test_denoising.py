@@ -1,10 +1,11 @@
 """The denoiser against the closed form of normal activity."""
 
+import numpy as np
 import pytest
 import torch
 
 from reactivation_core import theory
-from reactivation_core.protocols.denoising import denoising, removable
+from reactivation_core.protocols.denoising import denoising, explained_by_tile, removable
 
 SIGNAL, V = torch.tensor([2.0, 0.0], dtype=torch.float64), 0.5
 
@@ -25,3 +26,9 @@ def test_old_noise_is_removed_and_fresh_noise_is_not(generator):
     assert (found.regression[:, 0] > 5 * found.regression[:, 1]).all()
     assert (found.chance < 0.005).all()
     assert (found.loss < found.bound).all() and (found.bound.argmin(1) == 1).all()
+
+
+def test_explained_by_tile_is_the_mean_square_of_the_means():
+    tile, y = np.array([0, 0, 1, 1]), np.array([[1.0], [3.0], [-5.0], [5.0]])
+    assert explained_by_tile(y, tile, np.array([True, True])) == pytest.approx(2.0)
+    assert explained_by_tile(y, tile, np.array([False, True])) == 0

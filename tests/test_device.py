@@ -8,7 +8,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from reactivation_core import dynamics, manifolds, phases, theory
-from reactivation_core.protocols import upper_bound
+from reactivation_core.protocols import agreement, optimum, spreading, upper_bound
 
 # With `--device cuda`.
 pytestmark = pytest.mark.gpu
@@ -104,7 +104,7 @@ def test_theory_makes_no_tensor_elsewhere():
     D, n, K = empty(N_O, N), 5, 3
     found = [
         theory.minimum_norm(D, empty(n, N_O)),
-        theory.readout_floor(D[None], 0.1),
+        optimum.readout_floor(D[None], 0.1),
         *upper_bound.bounds(D, *[empty(n, N_O)] * 3, *[empty(n, N)] * 3, empty(K, n, N)),
     ]
     head = theory.IdealNetwork(lambda s: s.cos() * empty(N_O), empty(7, 1), D, 0.1)
@@ -123,7 +123,7 @@ def test_dynamics_make_no_tensor_elsewhere(tiny_ensemble):
         dynamics.step(one, r),
         dynamics.slow_directions(dynamics.moduli(A), 50),
         dynamics.newton(one, r, 2),
-        dynamics.linear_variance(one, path, r[None], 0.1),
+        spreading.linear_variance(one, path, r[None], 0.1),
     ]
     assert {x.device.type for x in found} == {"meta"}
 
@@ -158,6 +158,6 @@ def test_a_fit_makes_no_tensor_elsewhere(tiny_experiment, generator):
         r = phases.active(one, 5, 10, generator, record=["states"]).states[0].flatten(0, 1)
         manifold = manifolds.fit(one, r)
         if isinstance(manifold, manifolds.Plane):
-            manifold.score_along(lambda s: 1 + s[:, 0] ** 2, manifold.place(r))
+            agreement.score_along(manifold, lambda s: 1 + s[:, 0] ** 2, manifold.place(r))
     with Placed(), pytest.raises(AssertionError, match="zeros without a device"):
         torch.zeros(3)

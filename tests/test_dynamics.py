@@ -7,6 +7,7 @@ import torch
 
 from reactivation_core import dynamics, experiments, manifolds, phases
 from reactivation_core.networks import GRU
+from reactivation_core.protocols import spreading
 
 N = 12
 
@@ -78,7 +79,7 @@ def test_noise_is_carried_as_its_covariance_is(ensemble, generator):
         A = dynamics.jacobian(ensemble, r)
         covariance = A @ covariance @ A.mT + 0.3 * torch.eye(N)
     expected = torch.einsum("dni,nij,dnj->n", gradient, covariance, gradient)
-    torch.testing.assert_close(dynamics.linear_variance(ensemble, path, gradient, 0.3), expected)
+    torch.testing.assert_close(spreading.linear_variance(ensemble, path, gradient, 0.3), expected)
 
 
 def test_noise_on_a_leak_alone_has_the_closed_form(tiny_experiment, generator):
@@ -89,7 +90,7 @@ def test_noise_on_a_leak_alone_has_the_closed_form(tiny_experiment, generator):
     gradient = torch.randn(1, 1, N, generator=generator)
     a = 1 - tiny_experiment.dt / tiny_experiment.tau
     expected = 0.3 * sum(a ** (2 * j) for j in range(10)) * gradient.square().sum()
-    torch.testing.assert_close(dynamics.linear_variance(ensemble, path, gradient, 0.3)[0], expected)
+    torch.testing.assert_close(spreading.linear_variance(ensemble, path, gradient, 0.3)[0], expected)
 
 
 @pytest.fixture

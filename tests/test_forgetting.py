@@ -156,3 +156,10 @@ def test_sleep_is_that_of_phases_and_the_norm_can_be_held(tiny_ensemble):
     # Between two corrections an untrained network fades by ten steps of its leak at most.
     assert held.norm[:, -1].min() > 5 * 0.8**10
     assert forgetting.sleep(tiny_ensemble, start, 200, 0.0, generator(1)).norm[:, -1].max() < 1e-3
+
+
+def test_first_below_interpolates():
+    times = np.array([1.0, 2.0, 4.0])
+    assert forgetting.first_below(times, np.array([1.0, 0.6, 0.2]), 0.5) == pytest.approx(2.5)
+    assert forgetting.first_below(times, np.array([0.1, 0.0, 0.0]), 0.5) == 1.0
+    assert forgetting.first_below(times, np.array([1.0, 1.0, 1.0]), 0.5) == np.inf

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from reactivation_core import experiments, noise, phases, theory
+from reactivation_core import experiments, noise, phases
 from reactivation_core.protocols import optimum
 
 
@@ -30,7 +30,7 @@ def test_the_floor_is_the_last_steps_noise(law, factor, generator):
     D = torch.randn(1, 5, 9, generator=generator)
     eta = 0.3 * law(torch.empty(50_000, 9), 0.02, generator)
     spread = ((eta - eta.mean(0)) @ D[0].mT).square().sum(-1).mean()
-    assert spread == pytest.approx(factor * theory.readout_floor(D, 0.3**2 * 0.02).item(), rel=0.03)
+    assert spread == pytest.approx(factor * optimum.readout_floor(D, 0.3**2 * 0.02).item(), rel=0.03)
 
 
 def test_a_better_readout_is_found_where_there_is_one():

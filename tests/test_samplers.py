@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from reactivation_core import samplers, theory
+from reactivation_core.protocols import currents
 from reactivation_core.theory import Gaussian, Mixture
 
 LINE = torch.linspace(-6, 6, 601, dtype=torch.float64)[:, None]
@@ -134,7 +135,7 @@ def test_the_posterior_forgets_no_slower_than_its_bound(kappa):
 def test_a_ring_has_the_gap_and_the_law_of_its_limit(c):
     v, angles = 0.005, torch.arange(101, dtype=torch.float64) * (2 * math.pi / 101)
     step = samplers.langevin(ring(v), v, around_ring(v), c)
-    gap = theory.ring_rates(-(2 / c) * angles.sin())[1].item()
+    gap = currents.ring_rates(-(2 / c) * angles.sin())[1].item()
     assert samplers.forgetting(step) == pytest.approx(2 / (c * v * gap), rel=0.03)
     found = samplers.places(samplers.settled(step), around_ring(v), angles)
     expected = ((2 / c) * angles.cos()).softmax(0) * 101 / (2 * math.pi)

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from reactivation_core import experiments, phases, theory
@@ -62,3 +63,9 @@ def test_an_ideal_network_asleep(generator):
     per_radian = ensemble.network.tangents[0].norm(dim=-1).mean().item()
     expected = 2 * ensemble.network.density.v / per_radian**2
     assert found.squared_step.mean() == pytest.approx(expected, rel=0.25)
+
+
+def test_departure_of_one_normal_law_from_another():
+    found = sampling.departure(np.sqrt(2) * np.random.default_rng(0).standard_normal(20_000), scipy.stats.norm())
+    assert found.ks == pytest.approx(0.083, abs=0.01)
+    assert found.kl == pytest.approx((1 - np.log(2)) / 2, abs=0.02)

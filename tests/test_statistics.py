@@ -402,13 +402,6 @@ def test_memory_is_whole_without_noise_and_of_any_function_of_the_start(rng):
     assert apart == pytest.approx(0.0, abs=0.04)
 
 
-def test_first_below_interpolates():
-    times = np.array([1.0, 2.0, 4.0])
-    assert statistics.first_below(times, np.array([1.0, 0.6, 0.2]), 0.5) == pytest.approx(2.5)
-    assert statistics.first_below(times, np.array([0.1, 0.0, 0.0]), 0.5) == 1.0
-    assert statistics.first_below(times, np.array([1.0, 1.0, 1.0]), 0.5) == np.inf
-
-
 def test_autocorrelation_of_an_autoregression(rng):
     x = np.moveaxis(autoregression(rng, (2, 4000), 100, 0.95), 0, -1) + (7.0, 0.0)
     lags = np.array([0, 1, 10, 40])
@@ -469,21 +462,9 @@ def test_transition_distance_counts_unvisited_tiles():
     assert statistics.transition_distance(q, q) == 0
 
 
-def test_departure_of_one_normal_law_from_another(rng):
-    found = statistics.departure(np.sqrt(2) * rng.standard_normal(20_000), scipy.stats.norm())
-    assert found.ks == pytest.approx(0.083, abs=0.01)
-    assert found.kl == pytest.approx((1 - np.log(2)) / 2, abs=0.02)
-
-
 def test_tiles_of_the_square():
     positions = np.array([[-0.9, -0.9], [0.9, -0.9], [-0.9, 0.9], [5.0, 5.0]])
     assert statistics.tiles(positions, 1.0, 2).tolist() == [0, 2, 1, 3]
-
-
-def test_explained_by_tile_is_the_mean_square_of_the_means():
-    tile, y = np.array([0, 0, 1, 1]), np.array([[1.0], [3.0], [-5.0], [5.0]])
-    assert statistics.explained_by_tile(y, tile, np.array([True, True])) == pytest.approx(2.0)
-    assert statistics.explained_by_tile(y, tile, np.array([False, True])) == 0
 
 
 def test_transitions_need_a_lag_shorter_than_the_trajectories(rng):

@@ -100,15 +100,6 @@ def carried(
         L = _pull(ensemble, r, L)
 
 
-def linear_variance(
-    ensemble: Ensemble, path: Float[Tensor, "T n N"], gradient: Float[Tensor, "d n N"], v: float
-) -> Float[Tensor, " n"]:
-    """Variance, summed over `d` quantities, that noise of variance `v` per step and unit adds along a path without
-    noise; the others as in `carried`."""
-    added = (v * L.square().sum((0, 2)) for L in carried(ensemble, path, gradient))
-    return sum(added, path.new_zeros(path.shape[1]))
-
-
 def _pull(ensemble: Ensemble, r: Tensor, L: Float[Tensor, "d n N"]) -> Float[Tensor, "d n N"]:
     r"""$A(r)^\top L$, the states independent of each other."""
     pull = torch.func.vjp(lambda x: step(ensemble, x), r)[1]

@@ -141,27 +141,6 @@ class Plane(Manifold):
         _, e1, e2 = self._jet(s)
         return e1 * ds[:, :1] + e2 * ds[:, 1:]
 
-    def score_along(self, density, s: Float[Tensor, "n 2"]) -> Float[Tensor, "n N"]:
-        r"""Gradient, along the manifold, of the logarithm of the density per area of the manifold,
-
-        $$ T\,G^{-1}\,\nabla_s \left[\log p(s) - \tfrac12 \log \det G(s)\right], \qquad G = T^\top T, $$
-
-        $T$ the tangents: what the score is along a manifold that is wide and flat on the scale of the noise.
-
-        Args:
-            density: $p(s)$, from arrays `(n, 2)` to `(n,)`, positive.
-        """
-        h = 1e-3
-
-        def log_density(s):
-            e1, e2 = self.tangents(s)
-            determinant = (e1 * e1).sum(-1) * (e2 * e2).sum(-1) - (e1 * e2).sum(-1).square()
-            return torch.from_numpy(density(s.cpu().numpy())).to(self.r_mean).log() - determinant.log() / 2
-
-        steps = h * torch.eye(2, dtype=s.dtype, device=s.device)
-        gradient = torch.stack([(log_density(s + x) - log_density(s - x)) / (2 * h) for x in steps], -1)
-        return torch.einsum("na,ani->ni", gradient, dual(self.tangents(s)))
-
     def ray(self, r: Float[Tensor, "n N"]) -> Float[Tensor, "n 2"]:
         """The state of the point of the manifold in whose direction from 0 activity lies, in metres: of the nearest one
         when activity is scaled to that point's norm."""

@@ -19,10 +19,7 @@ Source: Krishna et al. (2024), Section 2; Miyasawa (1961) and Raphan and Simonce
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
 
-import numpy as np
-import scipy.optimize
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -213,17 +210,6 @@ def langevin(
     return r
 
 
-def posterior_sampling(
-    density: Mixture, r: Float[Tensor, "n N"], generator: torch.Generator, n_steps: int = 1
-) -> Float[Tensor, "n N"]:
-    r"""Activity after steps $r' = M + \sqrt v\,\xi$, $M$ drawn from $P(m \mid r)$. With the posterior's mean for $M$ it
-    would be `langevin` with $c = 1$; this chain leaves $p$ exactly as it is, for every $v$."""
-    for _ in range(n_steps):
-        chosen = torch.multinomial(density.posterior(r), 1, generator=generator)[:, 0]
-        r = density.points[chosen] + math.sqrt(density.v) * _normal(r.shape, generator)
-    return r
-
-
 def chain(
     density: Density, r: Float[Tensor, "*shape N"], v: float, c: float, n_steps: int, generator: torch.Generator
 ) -> Float[Tensor, "*shape T N"]:
@@ -272,140 +258,10 @@ def waking_multiplier(variance: float, v: float, correlation: float) -> float:
     return 1 + 2 * signal * (1 - correlation) / (1 - correlation * b)
 
 
-class Memory(NamedTuple):
-    r"""A linear memory of a scalar state, and what it does once it is stationary, in units of the state's variance.
-
-    $$ r(t + dt) = a\,r + g\,\Delta x + \sqrt v\,\xi, \qquad x(t + dt) = x + \Delta x = \alpha\,x + w $$
-
-    with $w$ uncorrelated with all before it. With $\delta = 1 - \alpha$,
-
-    $$ E\,r x = \frac{g\,\delta}{1 - a\alpha}, \qquad
-       E\,r^2 = \frac{2 g^2\,\delta}{(1 + a)(1 - a\alpha)} + \frac{v}{1 - a^2} . $$
-
-    Attributes:
-        decay: $a$, within $\pm 1$.
-        gain: $g$.
-        correlation: $\alpha$ of the state from step to step, within $\pm 1$.
-        v: variance of the noise of a step.
-    """
-
-    decay: float
-    gain: float
-    correlation: float
-    v: float
-
-    @property
-    def awake(self) -> float:
-        r"""Variance awake, $E\,r^2$."""
-        a, g, alpha, v = self
-        return 2 * g**2 * (1 - alpha) / ((1 + a) * (1 - a * alpha)) + self.asleep(1)
-
-    @property
-    def error(self) -> float:
-        """Error variance, $E(r - x)^2$."""
-        a, g, alpha, _ = self
-        return self.awake - 2 * g * (1 - alpha) / (1 - a * alpha) + 1
-
-    def asleep(self, c: float) -> float:
-        r"""Variance at which it settles without input, $c\,v/(1 - a^2)$."""
-        return c * self.v / (1 - self.decay**2)
-
-    @property
-    def multiplier(self) -> float:
-        """The $c$ with which the variance asleep is that awake."""
-        return self.awake / self.asleep(1)
-
-
-def first_order_memory(correlation: float, v: float) -> Memory:
-    r"""Eq. (18): $a = 1 - v/(1 + v)$ and $g = 1$, which takes one step's noise for the whole error. Its multiplier is
-    $1 + 2\delta/(\delta + v)$, and its error tends to 1/2 as $v \to 0$."""
-    return Memory(1 / (1 + v), 1.0, correlation, v)
-
-
-def consistent_memory(correlation: float, v: float) -> Memory:
-    r"""Best for one step, given the law that it makes itself: $a\,r + g\,\Delta x$ is the linear regression of the next
-    state on $r$ and $\Delta x$. Its covariance $C$ with the state is the one root between 0 and 1 of
-
-    $$ C\,(1 - C)^2 = v\left(\frac{2 C}{\delta} - 1\right), $$
-
-    its error $1 - C + v$."""
-    delta = 1 - correlation
-    roots = np.roots([1, -2, 1 - 2 * v / delta, v])
-    C = float(next(x.real for x in roots if abs(x.imag) < 1e-9 and 0 < x.real < 1))
-    a = C * (1 + correlation) / 2 / (C + v - delta * C**2 / 2)
-    return Memory(a, (1 + a * C) / 2, correlation, v)
-
-
-def best_memory(correlation: float, v: float) -> Memory:
-    r"""Of least error once stationary: $g = (1 + a)/2$ and $a$ a root of
-
-    $$ 4 v\,a\,(1 - a\alpha)^2 = (1 - \alpha^2)(1 - a^2)^2 . $$
-
-    As $v \to 0$, $1 - a \approx \sqrt{v\,\delta/(1 + \alpha)}$, and the error is $\sqrt{v\,(1 + \alpha)/\delta}$."""
-    square = np.polymul([-correlation, 1], [-correlation, 1])
-    decay = np.polymul([-1, 0, 1], [-1, 0, 1])
-    roots = np.roots(np.polysub(4 * v * np.polymul(square, [1, 0]), (1 - correlation**2) * decay))
-    found = [float(x.real) for x in roots if abs(x.imag) < 1e-9 and 0 < x.real < 1]
-    return min((Memory(a, (1 + a) / 2, correlation, v) for a in found), key=lambda memory: memory.error)
-
-
-def truncated_memory(correlation: float, v: float, horizon: int) -> Memory:
-    r"""Where gradient descent rests if gradients are cut after `horizon` steps: with $e = r - x$, $a$ and $g$ at which
-
-    $$ \sum_{l=1}^{k} (k + 1 - l)\,a^{l-1}\,E\left[e(t)\,\big(r(t - l\,dt),\ \Delta x(t - l\,dt)\big)\right] = 0 . $$
-
-    For $k = 1$ it is `consistent_memory`, for $k \to \infty$ `best_memory`.
-
-    Raises:
-        ValueError: for a horizon below 1, or if no such point is found.
-    """
-    if horizon < 1:
-        raise ValueError(f"expected a horizon of at least 1 step, got {horizon}")
-    lag = np.arange(horizon)
-
-    def gradient(x):
-        memory = Memory(float(np.tanh(x[0])), x[1], correlation, v)
-        a, g = memory[:2]
-        covariance = g * (1 - correlation) / (1 - a * correlation)
-        law = np.array([[memory.awake, covariance], [covariance, 1]])
-        # The state (r, x), l steps before: E[z(t) z(t - l)^T] = A^l E[z z^T].
-        powers, step = [law], np.array([[a, g * (correlation - 1)], [0, correlation]])
-        for _ in lag:
-            powers.append(step @ powers[-1])
-        e = np.array([1, -1]) @ np.array(powers)
-        by = np.stack((e[1:, 0], e[:-1, 1] - e[1:, 1]))
-        return by @ ((horizon - lag) * a**lag) / horizon
-
-    near = consistent_memory(correlation, v)
-    found = scipy.optimize.root(gradient, [np.arctanh(near.decay), near.gain], tol=1e-12)
-    if not found.success:
-        raise ValueError(f"no point of rest found for correlation {correlation}, v {v} and horizon {horizon}")
-    return Memory(float(np.tanh(found.x[0])), float(found.x[1]), correlation, v)
-
-
 def mean_cosine(concentration: float) -> float:
     r"""Mean of $\cos\theta$ for a von Mises angle with this concentration about 0, $I_1(\kappa)/I_0(\kappa)$."""
     kappa = torch.tensor(concentration, dtype=torch.float64)
     return (torch.special.i1e(kappa) / torch.special.i0e(kappa)).item()
-
-
-def turn_variance(network: "IdealNetwork", turning: float) -> float:
-    r"""Variance that a normal turn $\Delta s$ of s.d. `turning` adds to the bearing of an ideal network on a ring: its
-    tangent leaves the ring, and the next step takes activity back to the nearest point, to the turn $x$ with
-
-    $$ \Delta s = -\frac{m'(x) \cdot m(0)}{m'(x) \cdot m'(0)}, $$
-
-    short of the mark. It is $E(\Delta s - x)^2$, of the order of $\Delta s^6$.
-    """
-    m, slope, half = network.density.points, network.tangents[0], len(network.s) // 2
-    turn = -(slope @ m[half]) / (slope @ slope[half])
-    # Up to the greatest turn that is still taken back to a nearest point, on both sides of the start.
-    reach = int(torch.nonzero(turn[half:].diff() <= 0)[0])
-    taken = slice(half - reach, half + reach + 1)
-    ds = torch.linspace(-5, 5, 2001, dtype=torch.float64) * turning
-    x = np.interp(ds.numpy(), turn[taken].numpy(), network.s[taken, 0].double().numpy())
-    weights = (-(ds / turning).square() / 2).softmax(0)
-    return float(weights @ (ds - torch.from_numpy(x)).square())
 
 
 def relaxation_time(length: float, sigma: float, c: float) -> float:
@@ -418,46 +274,6 @@ def relaxation_time(length: float, sigma: float, c: float) -> float:
     return 2 / (c * sigma**2) * (length / (2 * math.pi)) ** 2
 
 
-def ring_generator(drift: Float[Tensor, " n"]) -> Float[Tensor, "n n"]:
-    r"""Generator $L f = f'' + a f'$ of a diffusion on the circle, at `n` even angles from 0, with the drift $a$ there
-    over the diffusion constant.
-
-    Derivatives are those of trigonometric interpolation. The diffusion of places on a ring of radius $R$ with a von
-    Mises density has the generator $\frac{c\,\sigma^2}{2 R^2} L$ with $a = -\frac{2\kappa}{c} \sin\theta$. The real
-    parts of the eigenvalues of $-L$ are rates; the least but 0 is the spectral gap.
-
-    Source: Risken (1996), chapter 6, for the method of eigenfunctions.
-
-    Raises:
-        ValueError: for an even number of angles, whose highest harmonic has no derivative.
-    """
-    n = len(drift)
-    if n % 2 == 0:
-        raise ValueError(f"expected an odd number of angles, got {n}")
-    k = 1j * torch.fft.fftfreq(n, 1 / n, dtype=torch.float64)[:, None]
-    modes = torch.fft.fft(torch.eye(n, dtype=torch.complex128), dim=0)
-    first, second = (torch.fft.ifft(k**order * modes, dim=0).real for order in (1, 2))
-    return second + drift[:, None] * first
-
-
-def ring_rates(drift: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """Real parts of the eigenvalues of minus `ring_generator`, least first: 0, the spectral gap, …"""
-    return torch.linalg.eigvals(-ring_generator(drift)).real.sort().values
-
-
-def ring_production(concentration: float, turns: float, diffusion: float) -> float:
-    r"""Entropy production of a diffusion on the circle that has a von Mises density $p$ and goes round $J$ = `turns`
-    times per unit of time, in nats per unit of time:
-
-    $$ \int \frac{(J/p)^2}{D}\,p\,d\theta = \frac{J^2}{D}\,\bigl(2\pi I_0(\kappa)\bigr)^2 . $$
-
-    Args:
-        diffusion: $D$, rad² per unit of time.
-    """
-    bessel = torch.special.i0(torch.tensor(concentration, dtype=torch.float64)).item()
-    return turns**2 / diffusion * (2 * math.pi * bessel) ** 2
-
-
 def switching_time(v: float, c: float, log_odds: float) -> float:
     r"""Steps in which `langevin` forgets on which of two points at distance 2 it is, for small $v$:
 
@@ -466,15 +282,6 @@ def switching_time(v: float, c: float, log_odds: float) -> float:
     $\lambda$ the logarithm of the ratio of their weights. For points at a distance $2a$ take $v/a^2$ for $v$.
     """
     return math.sqrt(2 * math.pi / (c * v)) * math.exp(1 / (2 * c * v)) / (2 * math.cosh(log_odds / (2 * c)))
-
-
-def readout_floor(D: Float[Tensor, "S N_o N_r"], v: float) -> Float[Tensor, " S"]:
-    r"""Least squared error of any network with this readout, whatever its update: that of the last step's noise,
-
-    $$ E\lVert f - D r\rVert^2 \ge v\,\lVert D\rVert_F^2, $$
-
-    since $r = q + \xi$ with $\xi$ of covariance $v I$, mean 0, and independent of all before it."""
-    return v * D.square().sum((1, 2))
 
 
 class IdealNetwork(Runnable):

@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
+from torch import Tensor
 
 from reactivation_core import circular, phases
 from reactivation_core.cells import HeadDirectionCells
@@ -45,6 +46,46 @@ from reactivation_core.tasks import must_be
 N_BINS, LAG = 24, 5
 # Turns of a bin below which nothing is said of it.
 MIN_VISITS = 20
+
+
+def ring_generator(drift: Float[Tensor, " n"]) -> Float[Tensor, "n n"]:
+    r"""Generator $L f = f'' + a f'$ of a diffusion on the circle, at `n` even angles from 0, with the drift $a$ there
+    over the diffusion constant.
+
+    Derivatives are those of trigonometric interpolation. The diffusion of places on a ring of radius $R$ with a von
+    Mises density has the generator $\frac{c\,\sigma^2}{2 R^2} L$ with $a = -\frac{2\kappa}{c} \sin\theta$. The real
+    parts of the eigenvalues of $-L$ are rates; the least but 0 is the spectral gap.
+
+    Source: Risken (1996), chapter 6, for the method of eigenfunctions.
+
+    Raises:
+        ValueError: for an even number of angles, whose highest harmonic has no derivative.
+    """
+    n = len(drift)
+    if n % 2 == 0:
+        raise ValueError(f"expected an odd number of angles, got {n}")
+    k = 1j * torch.fft.fftfreq(n, 1 / n, dtype=torch.float64)[:, None]
+    modes = torch.fft.fft(torch.eye(n, dtype=torch.complex128), dim=0)
+    first, second = (torch.fft.ifft(k**order * modes, dim=0).real for order in (1, 2))
+    return second + drift[:, None] * first
+
+
+def ring_rates(drift: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Real parts of the eigenvalues of minus `ring_generator`, least first: 0, the spectral gap, …"""
+    return torch.linalg.eigvals(-ring_generator(drift)).real.sort().values
+
+
+def ring_production(concentration: float, turns: float, diffusion: float) -> float:
+    r"""Entropy production of a diffusion on the circle that has a von Mises density $p$ and goes round $J$ = `turns`
+    times per unit of time, in nats per unit of time:
+
+    $$ \int \frac{(J/p)^2}{D}\,p\,d\theta = \frac{J^2}{D}\,\bigl(2\pi I_0(\kappa)\bigr)^2 . $$
+
+    Args:
+        diffusion: $D$, rad² per unit of time.
+    """
+    bessel = torch.special.i0(torch.tensor(concentration, dtype=torch.float64)).item()
+    return turns**2 / diffusion * (2 * math.pi * bessel) ** 2
 
 
 class Currents(NamedTuple):

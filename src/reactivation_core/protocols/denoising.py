@@ -18,12 +18,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
 from reactivation_core import theory
-from reactivation_core.statistics import explained_by_tile, tiles
+from reactivation_core.statistics import tiles
 
 # Tiles of the square within ± LIMIT on which functions of activity are taken as constant, and the least share of the
 # samples in a tile that counts.
@@ -69,6 +69,13 @@ def denoising(
     """
     found = [_once(density, clean(n_samples), sizes, factors, generator) for _ in range(n_repeats)]
     return Denoising(**{name: np.array([one[name] for one in found]) for name in Denoising._fields})
+
+
+def explained_by_tile(y: Float[ndarray, "n d"], tile: Int[ndarray, " n"], kept: Bool[ndarray, " K"]) -> float:
+    """Mean square of `y` that its mean in each tile explains, of the tiles `kept`."""
+    count = np.bincount(tile, minlength=len(kept))
+    mean = np.stack([np.bincount(tile, column, len(kept)) for column in y.T], -1) / np.maximum(count, 1)[:, None]
+    return float((count / len(y))[kept] @ (mean[kept] ** 2).sum(-1))
 
 
 def _once(density, m, sizes, factors, generator) -> dict[str, float | list[float]]:

@@ -158,12 +158,24 @@ def dimension(r: Float[ndarray, "S B N_r"]) -> Float[ndarray, " S"]:
     return np.mean([statistics.each(statistics.participation_ratio, x) for x in halves], 0)
 
 
+def first_below(times: Float[ndarray, " T"], values: Float[ndarray, " T"], threshold: float) -> float:
+    """First time at which `values` are below a threshold, interpolated; infinite if they never are."""
+    below = np.flatnonzero(np.asarray(values) < threshold)
+    if len(below) == 0:
+        return float("inf")
+    i = below[0]
+    if i == 0:
+        return float(times[0])
+    share = (values[i - 1] - threshold) / (values[i - 1] - values[i])
+    return float(times[i - 1] + share * (times[i] - times[i - 1]))
+
+
 def memory_time(values: Float[ndarray, "S T"]) -> Float[ndarray, " S"]:
     r"""Steps until memory is below $1/e$, by means over two looks, as one alone is noisy; all steps if it never is."""
     smooth = (values[:, 1:-1:2] + values[:, 2::2]) / 2
     times = EVERY * (2 * np.arange(smooth.shape[1]) + 1.5)
     last = float(EVERY * (values.shape[1] - 1))
-    return np.array([min(statistics.first_below(times, of, math.exp(-1)), last) for of in smooth])
+    return np.array([min(first_below(times, of, math.exp(-1)), last) for of in smooth])
 
 
 def rhat(path: Float[ndarray, "S B T d"]) -> Float[ndarray, " S"]:

@@ -1,6 +1,7 @@
 r"""Does it matter how far ahead an update looks? Memories and networks that were made for one step, and for many.
 
-Of a linear memory $r' = a\,r + g\,\Delta x + \sqrt v\,\xi$ the closed forms are in `theory`; here it is run. Networks
+Of a linear memory $r' = a\,r + g\,\Delta x + \sqrt v\,\xi$ what it
+does once it is stationary is known in closed form. Networks
 whose gradients were cut after $k$ steps (`Experiment.truncate`) are asked what they err awake, and what they do asleep.
 
 Source: the proofs are in the book's chapter on it; Williams and Peng (1990) for gradients that are cut.
@@ -10,18 +11,130 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import scipy.optimize
 import scipy.signal
 import torch
 from jaxtyping import Float
 from numpy import ndarray
 
-from reactivation_core import circular, phases, theory
+from reactivation_core import circular, phases
 from reactivation_core.cells import HeadDirectionCells
 from reactivation_core.phases import Ensemble
 from reactivation_core.protocols import exchange
 from reactivation_core.statistics import population_vector
 from reactivation_core.streams import spawn
 from reactivation_core.tasks import must_be
+
+
+class Memory(NamedTuple):
+    r"""A linear memory of a scalar state, and what it does once it is stationary, in units of the state's variance.
+
+    $$ r(t + dt) = a\,r + g\,\Delta x + \sqrt v\,\xi, \qquad x(t + dt) = x + \Delta x = \alpha\,x + w $$
+
+    with $w$ uncorrelated with all before it. With $\delta = 1 - \alpha$,
+
+    $$ E\,r x = \frac{g\,\delta}{1 - a\alpha}, \qquad
+       E\,r^2 = \frac{2 g^2\,\delta}{(1 + a)(1 - a\alpha)} + \frac{v}{1 - a^2} . $$
+
+    Attributes:
+        decay: $a$, within $\pm 1$.
+        gain: $g$.
+        correlation: $\alpha$ of the state from step to step, within $\pm 1$.
+        v: variance of the noise of a step.
+    """
+
+    decay: float
+    gain: float
+    correlation: float
+    v: float
+
+    @property
+    def awake(self) -> float:
+        r"""Variance awake, $E\,r^2$."""
+        a, g, alpha, v = self
+        return 2 * g**2 * (1 - alpha) / ((1 + a) * (1 - a * alpha)) + self.asleep(1)
+
+    @property
+    def error(self) -> float:
+        """Error variance, $E(r - x)^2$."""
+        a, g, alpha, _ = self
+        return self.awake - 2 * g * (1 - alpha) / (1 - a * alpha) + 1
+
+    def asleep(self, c: float) -> float:
+        r"""Variance at which it settles without input, $c\,v/(1 - a^2)$."""
+        return c * self.v / (1 - self.decay**2)
+
+    @property
+    def multiplier(self) -> float:
+        """The $c$ with which the variance asleep is that awake."""
+        return self.awake / self.asleep(1)
+
+
+def first_order_memory(correlation: float, v: float) -> Memory:
+    r"""Eq. (18): $a = 1 - v/(1 + v)$ and $g = 1$, which takes one step's noise for the whole error. Its multiplier is
+    $1 + 2\delta/(\delta + v)$, and its error tends to 1/2 as $v \to 0$."""
+    return Memory(1 / (1 + v), 1.0, correlation, v)
+
+
+def consistent_memory(correlation: float, v: float) -> Memory:
+    r"""Best for one step, given the law that it makes itself: $a\,r + g\,\Delta x$ is the linear regression of the next
+    state on $r$ and $\Delta x$. Its covariance $C$ with the state is the one root between 0 and 1 of
+
+    $$ C\,(1 - C)^2 = v\left(\frac{2 C}{\delta} - 1\right), $$
+
+    its error $1 - C + v$."""
+    delta = 1 - correlation
+    roots = np.roots([1, -2, 1 - 2 * v / delta, v])
+    C = float(next(x.real for x in roots if abs(x.imag) < 1e-9 and 0 < x.real < 1))
+    a = C * (1 + correlation) / 2 / (C + v - delta * C**2 / 2)
+    return Memory(a, (1 + a * C) / 2, correlation, v)
+
+
+def best_memory(correlation: float, v: float) -> Memory:
+    r"""Of least error once stationary: $g = (1 + a)/2$ and $a$ a root of
+
+    $$ 4 v\,a\,(1 - a\alpha)^2 = (1 - \alpha^2)(1 - a^2)^2 . $$
+
+    As $v \to 0$, $1 - a \approx \sqrt{v\,\delta/(1 + \alpha)}$, and the error is $\sqrt{v\,(1 + \alpha)/\delta}$."""
+    square = np.polymul([-correlation, 1], [-correlation, 1])
+    decay = np.polymul([-1, 0, 1], [-1, 0, 1])
+    roots = np.roots(np.polysub(4 * v * np.polymul(square, [1, 0]), (1 - correlation**2) * decay))
+    found = [float(x.real) for x in roots if abs(x.imag) < 1e-9 and 0 < x.real < 1]
+    return min((Memory(a, (1 + a) / 2, correlation, v) for a in found), key=lambda memory: memory.error)
+
+
+def truncated_memory(correlation: float, v: float, horizon: int) -> Memory:
+    r"""Where gradient descent rests if gradients are cut after `horizon` steps: with $e = r - x$, $a$ and $g$ at which
+
+    $$ \sum_{l=1}^{k} (k + 1 - l)\,a^{l-1}\,E\left[e(t)\,\big(r(t - l\,dt),\ \Delta x(t - l\,dt)\big)\right] = 0 . $$
+
+    For $k = 1$ it is `consistent_memory`, for $k \to \infty$ `best_memory`.
+
+    Raises:
+        ValueError: for a horizon below 1, or if no such point is found.
+    """
+    if horizon < 1:
+        raise ValueError(f"expected a horizon of at least 1 step, got {horizon}")
+    lag = np.arange(horizon)
+
+    def gradient(x):
+        memory = Memory(float(np.tanh(x[0])), x[1], correlation, v)
+        a, g = memory[:2]
+        covariance = g * (1 - correlation) / (1 - a * correlation)
+        law = np.array([[memory.awake, covariance], [covariance, 1]])
+        # The state (r, x), l steps before: E[z(t) z(t - l)^T] = A^l E[z z^T].
+        powers, step = [law], np.array([[a, g * (correlation - 1)], [0, correlation]])
+        for _ in lag:
+            powers.append(step @ powers[-1])
+        e = np.array([1, -1]) @ np.array(powers)
+        by = np.stack((e[1:, 0], e[:-1, 1] - e[1:, 1]))
+        return by @ ((horizon - lag) * a**lag) / horizon
+
+    near = consistent_memory(correlation, v)
+    found = scipy.optimize.root(gradient, [np.arctanh(near.decay), near.gain], tol=1e-12)
+    if not found.success:
+        raise ValueError(f"no point of rest found for correlation {correlation}, v {v} and horizon {horizon}")
+    return Memory(float(np.tanh(found.x[0])), float(found.x[1]), correlation, v)
 
 
 class Run(NamedTuple):
@@ -32,7 +145,7 @@ class Run(NamedTuple):
     asleep: Float[ndarray, " S"]
 
 
-def simulated(memory: theory.Memory, c: float, n_repeats: int, n_chains: int, rng: np.random.Generator) -> Run:
+def simulated(memory: Memory, c: float, n_repeats: int, n_chains: int, rng: np.random.Generator) -> Run:
     """Run a linear memory awake and asleep, for eight times its time constant, of which the second half counts.
 
     Args:

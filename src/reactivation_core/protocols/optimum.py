@@ -1,6 +1,6 @@
 r"""How near is a network's loss to what its noise permits?
 
-With the readout $D$ given there is a floor, `theory.readout_floor`, which leaves out the noise that accumulates. A
+With the readout $D$ given there is a floor, `readout_floor`, which leaves out the noise that accumulates. A
 network that takes activity back to its manifold $m(s)$ in every step still cannot tell noise along it from motion.
 With $G = m'^\top m'$ noise $\sigma\,\eta$ moves its estimate of the state by $G^{-1} m'^\top \sigma\,\eta$, and its
 output by $f'$ of that: after $n$ steps from a start without error, to first order,
@@ -23,6 +23,15 @@ from reactivation_core.manifolds import Plane, dual
 from reactivation_core.phases import Ensemble
 
 PENALTIES = 10.0 ** np.arange(-4, 3)
+
+
+def readout_floor(D: Float[Tensor, "S N_o N_r"], v: float) -> Float[Tensor, " S"]:
+    r"""Least squared error of any network with this readout, whatever its update: that of the last step's noise,
+
+    $$ E\lVert f - D r\rVert^2 \ge v\,\lVert D\rVert_F^2, $$
+
+    since $r = q + \xi$ with $\xi$ of covariance $v I$, mean 0, and independent of all before it."""
+    return v * D.square().sum((1, 2))
 
 
 def accumulated(ensemble: Ensemble, r: Float[Tensor, "n N_r"], s: Float[Tensor, "m 2"]) -> tuple[float, float]:

@@ -30,6 +30,21 @@ from reactivation_core.tasks import must_be
 KAPPA = 1.0
 
 
+class Departure(NamedTuple):
+    """How far samples are from a law: Kolmogorov-Smirnov distance, and divergence in nats."""
+
+    ks: float
+    kl: float
+
+
+def departure(samples: Float[ndarray, " n"], law: scipy.stats.distributions.rv_frozen) -> Departure:
+    """Distances of samples on a line from a law of `scipy.stats`. The divergence is less the entropy, estimated from
+    the spacings of the ordered samples, and less the mean log density. Of independent draws of the law itself neither
+    is 0."""
+    divergence = -scipy.stats.differential_entropy(samples) - law.logpdf(samples).mean()  # pyright: ignore[reportAttributeAccessIssue]
+    return Departure(float(scipy.stats.kstest(samples, law.cdf).statistic), float(divergence))
+
+
 class Coordinates(NamedTuple):
     """Where activity is along a manifold, and its deviations from there in the directions across."""
 

@@ -8,7 +8,7 @@ $$ \operatorname{Var}(t) = v \sum_{j=1}^{t} \operatorname{tr} G_j^{-1}, \qquad G
 
 $G_j$ at the place of step $j$ and $v = \sigma^2 dt$. A ReLU network without biases is homogeneous, $F(\lambda r) =
 \lambda F(r)$: only the direction of activity, its ray, stands for a place, and activity that has faded to
-$\lambda\,m(s)$ is turned by $1/\lambda$ as much. The other prediction is `dynamics.linear_variance`: the linearised
+$\lambda\,m(s)$ is turned by $1/\lambda$ as much. The other prediction is `linear_variance`: the linearised
 steps carry what noise is across the manifold as well. Noise along it alone, carried in the same way, tells the two
 apart.
 
@@ -29,6 +29,15 @@ from reactivation_core import dynamics, manifolds, phases
 from reactivation_core.manifolds import Manifold
 from reactivation_core.networks import GRU
 from reactivation_core.phases import Ensemble
+
+
+def linear_variance(
+    ensemble: Ensemble, path: Float[Tensor, "T n N"], gradient: Float[Tensor, "d n N"], v: float
+) -> Float[Tensor, " n"]:
+    """Variance, summed over `d` quantities, that noise of variance `v` per step and unit adds along a path without
+    noise; the others as in `dynamics.carried`."""
+    added = (v * L.square().sum((0, 2)) for L in dynamics.carried(ensemble, path, gradient))
+    return sum(added, path.new_zeros(path.shape[1]))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ Source: Krishna et al. (2024), Eqs. (16) to (18).
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -23,6 +24,25 @@ from reactivation_core.phases import Ensemble
 from reactivation_core.streams import spawn
 from reactivation_core.tasks import must_be
 from reactivation_core.trajectories import Animal
+
+
+def turn_variance(network: theory.IdealNetwork, turning: float) -> float:
+    r"""Variance that a normal turn $\Delta s$ of s.d. `turning` adds to the bearing of an ideal network on a ring: its
+    tangent leaves the ring, and the next step takes activity back to the nearest point, to the turn $x$ with
+
+    $$ \Delta s = -\frac{m'(x) \cdot m(0)}{m'(x) \cdot m'(0)}, $$
+
+    short of the mark. It is $E(\Delta s - x)^2$, of the order of $\Delta s^6$.
+    """
+    m, slope, half = network.density.points, network.tangents[0], len(network.s) // 2
+    turn = -(slope @ m[half]) / (slope @ slope[half])
+    # Up to the greatest turn that is still taken back to a nearest point, on both sides of the start.
+    reach = int(torch.nonzero(turn[half:].diff() <= 0)[0])
+    taken = slice(half - reach, half + reach + 1)
+    ds = torch.linspace(-5, 5, 2001, dtype=torch.float64) * turning
+    x = np.interp(ds.numpy(), turn[taken].numpy(), network.s[taken, 0].double().numpy())
+    weights = (-(ds / turning).square() / 2).softmax(0)
+    return float(weights @ (ds - torch.from_numpy(x)).square())
 
 
 class Distances(NamedTuple):
