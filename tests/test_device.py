@@ -181,3 +181,12 @@ def test_a_fit_makes_no_tensor_elsewhere(tiny_experiment, generator):
             agreement.score_along(manifold, lambda s: 1 + s[:, 0] ** 2, manifold.place(r))
     with Placed(), pytest.raises(AssertionError, match="zeros without a device"):
         torch.zeros(3)
+
+
+@every_task
+def test_draws_grids_and_ideal_networks_make_no_tensor_elsewhere(tiny_experiment, generator):
+    with Placed():
+        assert len(samplers.around(DENSITIES["Mixture"].points, 0.2, 1.0))
+        for density in DENSITIES.values():
+            assert theory.langevin(density, density.sample(5, generator), 0.1, 2.0, generator).isfinite().all()
+        assert len(phases.ideal(tiny_experiment.vary(n_units=24), 9, generator)) == 1
