@@ -565,11 +565,17 @@ def test_verify_reads_the_results_of_every_chapter(run, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", [("scorecard",), ("scorecard", "--json"), ("list",)], ids=" ".join)
+# The last has so little to say that it is written only at the end.
+@pytest.mark.parametrize(
+    "arguments",
+    [("scorecard",), ("scorecard", "--json"), ("list",), ("scorecard", "--part", "results/figure_c1")],
+    ids=" ".join,
+)
 def test_a_reader_who_has_seen_enough_is_no_error(arguments):
     """As `head` is one."""
     command = [os.path.join(os.path.dirname(sys.executable), "reactivation"), *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, **pipes, text=True, env=os.environ | {"PYTHONUNBUFFERED": ""})
     process.stdout.close()
     assert process.stderr.read() == ""
     process.stderr.close()
