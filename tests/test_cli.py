@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,14 @@ def test_train_stores_an_ensemble_and_cleans_up(run, tiny, tmp_path):
     code, out, _ = run("train", "--all", "--networks", 3, "--out", tmp_path)
     assert code == 0 and "is there already" in out
     assert (tmp_path / f"{tiny}.safetensors").read_bytes() == before
+
+
+def test_the_file_of_another_experiment_is_not_taken_for_one_that_is_trained(run, tiny, tiny_ensemble, tmp_path):
+    another = tiny_ensemble.experiment.vary(name="another")
+    store.save(replace(tiny_ensemble, experiment=another), tmp_path).rename(tmp_path / f"{tiny}.safetensors")
+    code, _, error = run("train", "--all", "--networks", 3, "--out", tmp_path)
+    assert code == 1
+    one_line(error, f"{tiny}.safetensors: expected the experiment {tiny}, got another")
 
 
 def test_the_seed_and_the_network_decide(run, tiny, tmp_path):
@@ -204,7 +213,7 @@ def test_a_variation_is_trained_under_a_name_of_its_own(mine, tiny_experiment):
     experiment = store.load(mine).experiment
     changed = {"sigma": 0.1, "task": {"motion": {"speed": 0.2}}, "name": "mine", "n_batches": 20}
     assert experiment == tiny_experiment.vary(**changed)
-    assert store.find("mine", mine.parent) == mine
+    assert store.find("mine", mine.parent) == "mine" and store.find(str(mine)) == mine
 
 
 @pytest.mark.parametrize(
@@ -565,11 +574,17 @@ def test_verify_reads_the_results_of_every_chapter(run, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", [("scorecard",), ("scorecard", "--json"), ("list",)], ids=" ".join)
+# The last has so little to say that it is written only at the end.
+@pytest.mark.parametrize(
+    "arguments",
+    [("scorecard",), ("scorecard", "--json"), ("list",), ("scorecard", "--part", "results/figure_c1")],
+    ids=" ".join,
+)
 def test_a_reader_who_has_seen_enough_is_no_error(arguments):
     """As `head` is one."""
     command = [os.path.join(os.path.dirname(sys.executable), "reactivation"), *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, **pipes, text=True, env=os.environ | {"PYTHONUNBUFFERED": ""})
     process.stdout.close()
     assert process.stderr.read() == ""
     process.stderr.close()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from reactivation_core import dynamics, manifolds, phases, theory
+from reactivation_core import dynamics, manifolds, phases, samplers, theory
 from reactivation_core.protocols import agreement, optimum, spreading, upper_bound
 
 # With `--device cuda`.
@@ -100,6 +100,26 @@ def test_a_density_makes_no_tensor_elsewhere(density):
     assert [(x.device.type, x.shape) for x in found] == [("meta", r.shape[:-1]), ("meta", r.shape), ("meta", r.shape)]
 
 
+def test_samplers_make_no_tensor_elsewhere():
+    density, r, angles = copy.deepcopy(DENSITIES["Mixture"]).to("meta"), empty(7, 2), empty(3)
+    steps = [sampler(density, 0.1, r) for sampler in (samplers.langevin, samplers.repaired, samplers.metropolis)]
+    steps.append(samplers.posterior(density, r))
+    q = samplers.settled(steps[0])
+    found = [*steps, q, samplers.law(density, r), samplers.path(steps[0], q, 3), samplers.divergence(q, q)]
+    found += [samplers.weak_error(steps[0], q, r[:, 0]), samplers.places(q, r, angles)]
+    assert {x.device.type for x in found} == {"meta"}
+
+
+def test_a_grid_and_its_samplers_are_the_same(device):
+    points = torch.eye(2, dtype=torch.float64)
+    r, on = samplers.around(points, 0.2, 1.0), samplers.around(points.to(device), 0.2, 1.0)
+    torch.testing.assert_close(on.cpu(), r)
+    expected = samplers.repaired(theory.Mixture(points, 0.1), 0.1, r)
+    found = samplers.repaired(theory.Mixture(points.to(device), 0.1), 0.1, on)
+    torch.testing.assert_close(samplers.settled(found).cpu(), samplers.settled(expected))
+    assert samplers.forgetting(found) == pytest.approx(samplers.forgetting(expected))
+
+
 def test_theory_makes_no_tensor_elsewhere():
     D, n, K = empty(N_O, N), 5, 3
     found = [
@@ -161,3 +181,12 @@ def test_a_fit_makes_no_tensor_elsewhere(tiny_experiment, generator):
             agreement.score_along(manifold, lambda s: 1 + s[:, 0] ** 2, manifold.place(r))
     with Placed(), pytest.raises(AssertionError, match="zeros without a device"):
         torch.zeros(3)
+
+
+@every_task
+def test_draws_grids_and_ideal_networks_make_no_tensor_elsewhere(tiny_experiment, generator):
+    with Placed():
+        assert len(samplers.around(DENSITIES["Mixture"].points, 0.2, 1.0))
+        for density in DENSITIES.values():
+            assert theory.langevin(density, density.sample(5, generator), 0.1, 2.0, generator).isfinite().all()
+        assert len(phases.ideal(tiny_experiment.vary(n_units=24), 9, generator)) == 1

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from reactivation_core import experiments
 from reactivation_core.experiments import EXPERIMENTS, Experiment
 from reactivation_core.networks import GRU, RNN
+from reactivation_core.trajectories import Animal
 
 BIASES = ("unbiased", "biased")
 FACTORS = list(itertools.product(("", "-moving"), ("", "-quiet"), ("", "-free")))
@@ -168,6 +169,14 @@ def test_bad_settings_are_named_in_one_line(changes, named):
     with pytest.raises(ValueError, match=f"^invalid experiment settings: {named}") as error:
         experiments.get("position-noisy-unbiased").vary(**changes)
     assert "\n" not in str(error.value)
+
+
+def test_a_default_is_held_against_the_settings_that_are_given():
+    with pytest.raises(ValidationError, match="border\n.*less than half of the box, 0.025"):
+        Animal(box=0.05)
+    slow = experiments.PositionSettings(motion=Animal(dt=0.2, speed=0.1))
+    with pytest.raises(ValidationError, match="tau\n.*at least the time step, 0.2"):
+        Experiment(name="slow", task=slow)
 
 
 def test_settings_within_settings_vary_by_name():

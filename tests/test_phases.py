@@ -12,6 +12,7 @@ import torch
 from reactivation_core import dynamics, phases
 from reactivation_core.networks import Runnable
 from reactivation_core.phases import active, quiescent, starts, untrained
+from reactivation_core.theory import OptimalNetwork
 
 KINDS = ["position-noisy-unbiased", "position-gru-unbiased", "head-direction-unbiased"]
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -326,6 +327,15 @@ def test_the_ideal_network_moves_whole(ideal):
     tensors = [*moved.network.buffers(), *moved.task.buffers()]
     assert len(tensors) >= 6 and all(x.device.type == "meta" for x in tensors)
     assert moved.network.density.points is dict(moved.network.named_buffers())["density.points"]
+
+
+@pytest.mark.parametrize("tiny_experiment", [KINDS[0], KINDS[2]], indirect=True)
+def test_the_optimal_network_steps_where_it_was_moved(tiny_experiment):
+    ideal = phases.ideal(tiny_experiment.vary(n_units=24), 9, seeded(), kind=OptimalNetwork)
+    moved = ideal.to("meta")
+    r, ds = torch.zeros(1, 4, 24, dtype=torch.float64), torch.zeros(1, 4, ideal.task.n_inputs)
+    assert moved.network.step(r.to("meta"), ds.to("meta"), 0.0).device.type == "meta"
+    assert ideal.network.step(r, ds, 0.0).isfinite().all()
 
 
 def test_the_ideal_network_refuses_a_readout_of_another_shape(tiny_experiment):

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from reactivation_core.manifolds import Manifold
 from reactivation_core.networks import Network
 from reactivation_core.recurrence import RECURRENCES, ByHand, Readable, Recurrence, RNNRecurrence
 from reactivation_core.tasks import Task, must_be
@@ -157,7 +158,7 @@ def test_a_network_without_a_pass_by_hand_takes_no_memory_for_one(tiny_experimen
     assert held[Readable] == 3 * 23 * B * 16 * 4 < held[RNNRecurrence] / 2
 
 
-@pytest.mark.parametrize("kind", [Network, Task, Density, Recurrence, ByHand], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [Network, Task, Density, Manifold, Recurrence, ByHand], ids=lambda kind: kind.__name__)
 def test_what_a_subclass_must_have_is_asked_for_when_it_is_made(kind):
     class Lacking(kind):
         pass

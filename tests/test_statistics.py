@@ -203,6 +203,8 @@ def test_interval_equals_scipy():
     [
         (statistics.interval, [np.array([0.1, np.nan, 0.3])], "expected finite values, got 1 others"),
         (statistics.split_rhat, [np.full((3, 8, 2), 0.1)], "expected chains that differ somewhere, got one value"),
+        # Different in the middle alone, which is in neither half.
+        (statistics.split_rhat, [np.full((3, 5, 1), 0.5) + np.eye(5)[2][:, None]], "expected chains that differ"),
         (
             statistics.memory,
             [np.concatenate((np.arange(24.0).reshape(3, 2, 2, 2), np.full((3, 2, 1, 2), 0.1)), 2)],

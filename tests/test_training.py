@@ -55,6 +55,8 @@ def test_the_loss_falls(tiny_experiment, checkpoint):
     # Tests at 100, at 200 and at the end.
     assert trained.history.shape == (1, 3, 2) and trained.squared_error.shape == (1, 3)
     assert trained.history[0, 0, 0] < before / 2 and trained.history[0, -1, 0] < trained.history[0, 0, 0]
+    # As what is loaded, for NumPy takes nothing that has a gradient.
+    assert not any(parameter.requires_grad for parameter in trained.network.parameters())
     assert sum(batches for batches, _ in done) == 210 and done[0][0] == 0 and math.isnan(done[0][1])
     assert all(math.isfinite(loss) for _, loss in done[1:])
 

@@ -48,6 +48,10 @@ class PlaceCells(nn.Module):
         f = exponent.softmax(-1) if self.normalise else exponent.exp()
         return f.unflatten(1, s.shape[1:-1])
 
+    def forward(self, s: Float[Tensor, "n 2"]) -> Float[Tensor, "n N_o"]:
+        """`tuning` of the cells of one network, as a function that moves to another device with them."""
+        return self.tuning(s[None])[0]
+
     def decode(self, o: Float[Tensor, "S *points N_o"], k: int = 3) -> Float[Tensor, "S *points 2"]:
         """Position in metres: the mean of the centres of the `k` most active cells."""
         best = _most_active(o, k).flatten(1)
@@ -87,6 +91,10 @@ class HeadDirectionCells(nn.Module):
             return f
         # i0e is exp(-kappa) I0(kappa), which stays finite for narrow tuning.
         return f / (2 * math.pi * scipy.special.i0e(kappa))
+
+    def forward(self, s: Float[Tensor, "n 1"]) -> Float[Tensor, "n N_o"]:
+        """`tuning` of the cells of one network, as a function that moves to another device with them."""
+        return self.tuning(s[None])[0]
 
     def harmonics(self, s: Float[Tensor, "*points 1"]) -> Float[Tensor, "*points M"]:
         r"""The functions of a bearing that all tuning curves are made of: $1, \cos ks, \sin ks$ for $k = 1, \dots, K$.

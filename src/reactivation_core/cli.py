@@ -103,7 +103,7 @@ class Train:
             settings = self.seed or 0, precision or "float32", device, self.together
             run = training.Run(experiment, folder, self.networks, *settings)
             if run.path.exists():
-                ensemble, header = store.restore(run.path)
+                ensemble, header = store.restore(run.path, experiment.name)
                 if self.all or len(ensemble) >= self.networks:
                     print(f"{run.path} is there already, with {len(ensemble)} networks; --networks adds to a named one")
                     continue

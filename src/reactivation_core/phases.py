@@ -144,8 +144,7 @@ def ideal(
         s = torch.cartesian_prod(axis, axis)
     else:
         s = (torch.arange(n_points, device=generator.device) * (2 * math.pi / n_points) - math.pi)[:, None]
-    network = kind(lambda s: task.cells.tuning(s[None])[0], s, D, experiment.sigma**2 * experiment.dt)
-    return Ensemble(experiment, task, network)
+    return Ensemble(experiment, task, kind(task.cells, s, D, experiment.sigma**2 * experiment.dt))
 
 
 @torch.no_grad()

@@ -73,19 +73,19 @@ class HarmonicReadout:
         self.C_T = cells.loadings().T.expand(network.n_networks, -1, -1)
 
     def prepare(self) -> None:
-        """As above."""
+        """Before the first states of a batch: both factors of the error in one, moments at zero."""
         self.A = torch.cat((self.network.D, -self.C_T), -1)
         self.gram = self.A.mT @ self.A
         self.moments = torch.zeros_like(self.gram)
 
     def read(self, states: Tensor, s: Tensor) -> Tensor:
-        """As above."""
+        """Take in states `(S, n, N)` and the bearings they should tell; returns the gradient for the states."""
         x = torch.cat((states.to(self.A.dtype), self.cells.harmonics(s)), -1)
         self.moments += torch.bmm(x.mT, x)
         return torch.bmm(x, 2 * self.gram[..., : self.N])
 
     def finish(self) -> tuple[Tensor, Tensor]:
-        """As above."""
+        """The error, `(S,)`, and its gradient for `D`."""
         return (self.gram * self.moments).sum((1, 2)), 2 * (self.A @ self.moments)[..., : self.N]
 
 

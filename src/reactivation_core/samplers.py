@@ -37,7 +37,7 @@ def around(points: Float[Tensor, "J N"], spacing: float, reach: float) -> Float[
         raise ValueError(f"expected 0 < spacing <= reach, got {spacing} and {reach}")
     low, high = points.amin(0) - reach, points.amax(0) + reach
     axes = [
-        torch.arange(a, b + spacing, spacing, dtype=torch.float64)
+        torch.arange(a, b + spacing, spacing, dtype=torch.float64, device=points.device)
         for a, b in zip(low.tolist(), high.tolist(), strict=True)
     ]
     r = torch.cartesian_prod(*axes).reshape(-1, points.shape[1])
@@ -60,7 +60,7 @@ def covariance(density: Density, v: float, r: Float[Tensor, "K N"]) -> Float[Ten
     def mean(x):
         return x + drift(density, x[None], v)[0]
 
-    return v * (torch.eye(r.shape[1], dtype=r.dtype) + torch.func.vmap(torch.func.jacrev(mean), chunk_size=512)(r))
+    return v * (r.new_ones(r.shape[1]).diag() + torch.func.vmap(torch.func.jacrev(mean), chunk_size=512)(r))
 
 
 def repaired(density: Density, v: float, r: Float[Tensor, "K N"]) -> Float[Tensor, "K K"]:
@@ -99,7 +99,7 @@ def acceptance(k: int) -> float:
 def settled(transition: Float[Tensor, "K K"]) -> Float[Tensor, " K"]:
     """The law that a step leaves as it is."""
     # One equation of the balance follows from the others; the sum of the law takes its place.
-    flow, right = transition.T - torch.eye(len(transition), dtype=torch.float64), torch.zeros_like(transition[0])
+    flow, right = transition.T - torch.ones_like(transition[0]).diag(), torch.zeros_like(transition[0])
     flow[0], right[0] = 1, 1
     return torch.linalg.solve(flow, right)
 
@@ -108,7 +108,7 @@ def forgetting(transition: Float[Tensor, "K K"]) -> float:
     r"""Steps in which the start is forgotten but for the share $1/e$, at last: $-1/\log\lvert\lambda_2\rvert$, from the
     second eigenvalue."""
     start = np.random.default_rng(0).normal(size=len(transition))
-    found = scipy.sparse.linalg.eigs(transition.numpy(), k=2, v0=start, return_eigenvectors=False)
+    found = scipy.sparse.linalg.eigs(transition.cpu().numpy(), k=2, v0=start, return_eigenvectors=False)
     return -1 / math.log(np.abs(np.asarray(found)).min())
 
 
@@ -135,7 +135,7 @@ def weak_error(transition: Float[Tensor, "K K"], p: Float[Tensor, " K"], x: Floa
 
 def places(q: Float[Tensor, " K"], r: Float[Tensor, "K 2"], angles: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     r"""Density of the angle of activity, per radian, from its Fourier coefficients $E\,e^{ik\theta}$, $k \le 16$."""
-    angle, k = torch.atan2(r[:, 1], r[:, 0]), torch.arange(1, 17, dtype=torch.float64)
+    angle, k = torch.atan2(r[:, 1], r[:, 0]), torch.arange(1, 17, dtype=torch.float64, device=r.device)
     coefficients = torch.polar(torch.ones_like(angle), angle)[:, None] ** k
     series = (q.to(coefficients.dtype) @ coefficients) * torch.exp(-1j * angles[:, None] * k)
     return (1 + 2 * series.real.sum(1)) / (2 * math.pi)

@@ -198,13 +198,12 @@ def split_rhat(chains: Float[ndarray, "B T d"]) -> float:
     """
     if len(chains) < 2 or chains.shape[1] < 4:
         raise ValueError(f"expected at least 2 chains of 4 steps, got shape {chains.shape}")
-    if (chains == chains[0, 0]).all():
-        raise ValueError(f"expected chains that differ somewhere, got one value, {chains[0, 0]}")
     n = chains.shape[1] // 2
     halves = np.concatenate((chains[:, :n], chains[:, -n:])).astype(float)
+    if (halves == halves[0, 0]).all():
+        raise ValueError(f"expected chains that differ somewhere, got one value, {chains[0, 0]}")
     within, between = halves.var(1, ddof=1).mean(0).sum(), halves.mean(1).var(0, ddof=1).sum()
-    with np.errstate(divide="ignore"):
-        return float(np.sqrt((n - 1) / n + np.divide(between, within)))
+    return float(np.sqrt((n - 1) / n + (between / within if within else np.inf)))
 
 
 def memory(twins: Float[ndarray, "B 2 T d"]) -> Float[ndarray, " T"]:

@@ -113,20 +113,20 @@ def load(name: str | Path, folder: Path = ENSEMBLES) -> Ensemble:
     return restore(path if path.is_file() else path.with_stem(experiments.get(name).name), name)[0]
 
 
-def find(name: str, folder: Path = ENSEMBLES) -> Path:
-    """The file of an ensemble, given by a name in `folder` or by its path, which ends in `.safetensors`.
+def find(name: str, folder: Path = ENSEMBLES) -> str | Path:
+    """What `load` takes of an ensemble, given by a name in `folder` or by its path, which ends in `.safetensors`.
 
     Raises:
         ValueError: if there is none, with the names that are near.
     """
     if Path(name).suffix == ".safetensors":
         return Path(name)
-    known = {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+    known = [path.stem for path in sorted(folder.glob("*.safetensors"))]
     if name not in known:
         raise ValueError(
             f"no ensemble {name!r} in {folder}: {experiments.hint(name, known or experiments.EXPERIMENTS)}"
         )
-    return known[name]
+    return name
 
 
 def restore(path: Path, name: str | None = None) -> tuple[Ensemble, dict[str, str]]:

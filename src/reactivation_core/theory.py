@@ -77,7 +77,6 @@ class Gaussian(Density):
         return -r / self.variance
 
     def sample(self, n, generator):
-        """Independent draws."""
         return self.variance.sqrt() * _normal((n, len(self.variance)), generator)
 
 
@@ -331,11 +330,9 @@ class IdealNetwork(Runnable):
         return f.double() @ self.inverse.mT
 
     def readout(self, r: Float[Tensor, "*shape N_r"]) -> Float[Tensor, "*shape N_o"]:
-        """Output $o = D r$."""
         return r @ self.D[0].mT
 
     def step(self, r: Tensor, ds: Float[Tensor, "*shape d"], noise: Float[Tensor, "*shape N_r"] | float) -> Tensor:
-        r"""Activity after one step, with `noise` the term $\sigma\,\eta$."""
         r = r.double()
         posterior = self.density.posterior(r)
         r = torch.lerp(r, posterior @ self.density.points, self.leak) + noise
@@ -374,7 +371,6 @@ class OptimalNetwork(IdealNetwork):
         self.n_points = min(32 * s.shape[1], len(s))
 
     def step(self, r, ds, noise):
-        """As that of `IdealNetwork`."""
         weight = self.density.posterior(r)
         if self.evidence is not None:
             weight = weight * self.evidence(ds)

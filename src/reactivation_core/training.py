@@ -155,8 +155,8 @@ def train(
             if time.monotonic() - saved > CHECKPOINT_SECONDS or done == experiment.n_batches:
                 _save(checkpoint, made_by, parameters, adam, tests, done)
                 saved = time.monotonic()
-    history = tests.unflatten(1, (3, -1)).permute(2, 0, 1)
-    return replace(ensemble, history=history[..., :2], squared_error=history[..., 2])
+    tests = tests.unflatten(1, (3, -1)).permute(2, 0, 1)
+    return replace(ensemble, network=network.requires_grad_(False), history=tests[..., :2], squared_error=tests[..., 2])
 
 
 @dataclass(frozen=True)

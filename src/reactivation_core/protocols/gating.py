@@ -36,21 +36,6 @@ from reactivation_core.tasks import must_be
 Gates = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def routes(network: GRU, r: Float[Tensor, " N"]) -> dict[str, Float[Tensor, "N N"]]:
-    """The four routes at a state of one network; their sum is the Jacobian of the step."""
-    z, g = (gate[0, 0] for gate in gates(network, r[None, None]))
-    W_r, W_g, W_z = network.W_r[0], network.W_g[0], network.W_z[0]
-    alpha, h = network.dt / network.tau, (W_r @ (g * r)).tanh()
-    pace = alpha * (1 - z)
-    gain = (pace * (1 - h**2))[:, None]
-    return {
-        "leak": torch.diag(1 - pace),
-        "candidate": gain * W_r * g,
-        "g": gain * (W_r * (r * g * (1 - g))) @ W_g,
-        "z": (alpha * (r - h) * z * (1 - z))[:, None] * W_z,
-    }
-
-
 def gates(network: GRU, r: Float[Tensor, "1 B N"]) -> tuple[Tensor, Tensor]:
     """The update gate $z$ and the reset gate $g$ without input."""
     return gate(network, "z", r), gate(network, "g", r)

@@ -53,11 +53,6 @@ BLOCK, FIRST, LAST = 8, 20, 40
 LOST, NEAR = 0.06, 0.2
 
 
-def stationary_variance(v: float, k: float, friction: float) -> float:
-    """That of a direction with the leak `k` and noise of variance `v` a step, with momentum."""
-    return v * (2 - friction) / (friction * k * (2 * (2 - friction) - k))
-
-
 def growth(eigenvalues: Complex[ndarray, " n"], friction: float) -> float:
     """The factor by which the fastest direction of a step with these eigenvalues grows in a step with momentum."""
     half = (eigenvalues + 1 - friction) / 2
