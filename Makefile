@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: book pdf quick test bench growth live device clean
+.PHONY: book pdf quick test bench growth draws live device clean
 
 book: .venv/ready
 	$(BIN)/jupyter-book build book/ -n -W --keep-going
@@ -35,6 +35,11 @@ bench: .venv/ready
 growth: .venv/ready
 	$(BIN)/python benchmarks/training.py --record
 	$(BIN)/python benchmarks/growth.py
+
+# How many verdicts hang on the draws: the pages with the paper's claims, with another seed. A quarter of an hour.
+draws: export OMP_NUM_THREADS = 1
+draws: .venv/ready
+	$(BIN)/python benchmarks/draws.py
 
 # The same, of the live page of the built book.
 live: book

@@ -365,7 +365,11 @@ def test_the_scorecard_has_every_claim_with_its_verdict_for_every_law(data, monk
     assert claims.summary([first, second]) == "2 claims: 1 reproduced, 1 not measured"
     beyond = second | {"section": "beyond", "verdict": "does not hold"}
     assert claims.summary([first, beyond]) == "1 claims: 1 reproduced; 1 predictions beyond the paper: 1 do not hold"
-    assert "by chance: 1 of 40," in claims.limits(20 * [first])
+    pairs = [["holds", "undecided"], ["reproduced", "not reproduced"], ["holds", "holds"]]
+    rows = {str(i): [[0.5, verdict] for verdict in pair] for i, pair in enumerate(pairs)}
+    (data / "results" / "draws.json").write_text(json.dumps({"rows": rows}))
+    limits = claims.limits(20 * [first])
+    assert "by chance: 1 of 40," in limits and "2 of 3 rows have another verdict, 1 of them the opposite" in limits
 
 
 def test_the_scorecard_agrees_with_the_verdicts_chapters_print(reference, capsys):

@@ -219,10 +219,15 @@ def summary(entries: list[dict[str, Any]]) -> str:
 
 
 def limits(entries: list[dict[str, Any]]) -> str:
-    """What a tally cannot say: how many would pass by chance, and whose networks these are."""
+    """What a tally cannot say: how many would pass by chance, what other draws do, and whose networks these are."""
     rows = sum(row["value"] is not None for entry in entries for row in (entry, *map(entry.get, LAWS)) if row)
+    again = [{verdict for _, verdict in pair} for pair in record("draws")["rows"].values()]
+    changed = [pair for pair in again if len(pair) == 2]
+    turned = sum(not pair & {"undecided", "uninformative"} for pair in changed)
     return (
         f"If every true mean lay just beyond its bound, 1 row in 40 would pass by chance: {rows / 40:.0f} of {rows}, a"
-        " law of noise each. Rows share networks, so that chance passes come together. The networks are of our own"
+        " law of noise each. Rows share networks, so that chance passes come together. Intervals are over"
+        f" networks. With another seed, on the pages of the paper's claims, {len(changed)} of {len(again)} rows have"
+        f" another verdict, {turned} of them the opposite one. The networks are of our own"
         " training, mostly five of a kind, and the paper's authors were not consulted."
     )
