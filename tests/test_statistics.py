@@ -210,6 +210,12 @@ def test_interval_equals_scipy():
             [np.concatenate((np.arange(24.0).reshape(3, 2, 2, 2), np.full((3, 2, 1, 2), 0.1)), 2)],
             "expected positions that differ at every time, got one at 1 of 3 times",
         ),
+        (statistics.split_rhat, [np.eye(8)[:3, :, None] + [0, np.nan]], "expected finite positions, got 24 others"),
+        (
+            statistics.memory,
+            [np.where(np.eye(6) == 1, np.inf, 0).reshape(3, 2, 3, 2)],
+            "finite positions, got 6 others",
+        ),
         (statistics.transitions, [np.full((3, 8, 2), np.nan), 1, 2.2, 4], "expected finite positions, got 48 others"),
     ],
 )
