@@ -60,7 +60,7 @@ def found(ensemble, generator):
     waking = conditions.wake(ensemble, space, 1600, 20, generator)
     end = conditions.ends(ensemble, space, waking, 200, 1200, MULTIPLIERS, generator)
     rng = np.random.default_rng(0)
-    return end, conditions.drift(ensemble, space, waking, 200, 800, 2.0, generator, rng)
+    return end, conditions.drift_on_score(ensemble, space, waking, 200, 800, 2.0, generator, rng)
 
 
 @pytest.mark.parametrize("peaks", [1, 2])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from reactivation_core import experiments, manifolds, phases
+from reactivation_core import experiments, manifolds, noise, phases
 from reactivation_core.protocols import directions
 from reactivation_core.protocols.spreading import Places
 
@@ -63,7 +63,7 @@ def test_the_directions_of_the_input_are_those_of_open_units(case):
 
 def test_half_of_the_variance_goes_with_the_input(case, generator):
     ensemble, places, B, L = case
-    found = directions.moved(ensemble, [places], STEPS, 10, 20, 100, generator, directions.KEPT, c=2.0)
+    found = directions.moved(ensemble, [places], STEPS, 10, 20, 100, generator, directions.KEPT)
     v = 2 * ensemble.experiment.sigma**2 * ensemble.experiment.dt
     whole, without, alone, random, random_open = found.variance[0, :, -1]
     known = STEPS * v * float(L.square().sum())
@@ -83,7 +83,7 @@ def test_half_of_the_variance_goes_with_the_input(case, generator):
 
 def test_small_noise_says_the_same(case, generator):
     ensemble, places, _, L = case
-    found = directions.linear(ensemble, [places], STEPS, 5, generator, c=2.0)
+    found = directions.linear(ensemble, [places], STEPS, 5, generator)
     v = 2 * ensemble.experiment.sigma**2 * ensemble.experiment.dt
     assert found.variance == pytest.approx([STEPS * v * float(L.square().sum())], rel=1e-3)
     assert found.input == pytest.approx([0.5], abs=1e-3)
@@ -97,13 +97,13 @@ def test_a_noise_that_has_a_mean_keeps_it(case, generator):
     ensemble, places, _, _ = case
     experiment = ensemble.experiment.vary(noise="uniform")
     uniform = phases.Ensemble(experiment, ensemble.task, ensemble.network)
-    found = directions.moved(uniform, [places], STEPS, 10, 20, 100, generator, directions.KEPT[:3], c=2.0)
+    found = directions.moved(uniform, [places], STEPS, 10, 20, 100, generator, directions.KEPT[:3])
     whole, without, _ = found.variance[0, :, -1]
     v = 2 * experiment.sigma**2 * experiment.dt / 12
     assert whole == pytest.approx(STEPS * v * float(places.manifold.L.square().sum()), rel=0.1)
     assert without / whole == pytest.approx(0.5, abs=0.05)
-    mean = STEPS * 2**0.5 * directions._mean(uniform)
-    apart, _ = directions._copies(uniform, places, torch.full((5, N), 10.0), STEPS, STEPS, 200, 0, "without input", 2.0)
+    mean = STEPS * 2**0.5 * experiment.sigma * noise.mean("uniform", experiment.dt)
+    apart, _ = directions._copies(uniform, places, torch.full((5, N), 10.0), STEPS, STEPS, 200, 0, "without input")
     assert apart.mean((0, 1, 2)).numpy() == pytest.approx((mean * places.manifold.L.sum(1)).numpy(), rel=0.05, abs=0.01)
     assert found.flow[0, -1] == pytest.approx(float((mean * places.manifold.L.sum(1)).square().sum()), rel=1e-2)
 

@@ -10,7 +10,7 @@ import torch
 from reactivation_core import experiments, phases, theory
 from reactivation_core.protocols import sampling
 
-manifolds = pytest.mark.parametrize("manifold", [sampling.Flat(), sampling.Ring(), sampling.Curve()])
+manifolds = pytest.mark.parametrize("manifold", [sampling.Flat(), sampling.UnitCircle(), sampling.Curve()])
 
 
 @manifolds
@@ -32,7 +32,7 @@ def test_awake_is_the_mean_of_the_statistic(manifold, generator):
 
 
 def test_expected_on_the_ring_is_von_mises_and_on_the_curve_weighs_its_speed():
-    assert sampling.Ring().expected(0.01, 1) == pytest.approx(theory.mean_cosine(2.0))
+    assert sampling.UnitCircle().expected(0.01, 1) == pytest.approx(theory.mean_cosine(2.0))
     s = torch.arange(4096, dtype=torch.float64) * (2 * math.pi / 4096)
     q = (2 * s.cos()).exp() / (1 + (2 * s).sin().square()).sqrt()
     assert sampling.Curve().expected(0.01, 1) == pytest.approx(float(q @ s.cos() / q.sum()))
@@ -40,7 +40,7 @@ def test_expected_on_the_ring_is_von_mises_and_on_the_curve_weighs_its_speed():
 
 @pytest.mark.parametrize("c", [1, 2])
 def test_sleep_forgets_the_far_side_and_is_as_wide_as_its_noise(c, generator):
-    ring, v = sampling.Ring(), 0.02
+    ring, v = sampling.UnitCircle(), 0.02
     r = sampling.settled(ring, v, c, 2, 2000, generator)
     place, off = ring.coordinates(r)
     assert place.cos().mean() == pytest.approx(ring.expected(v, c), abs=0.05)

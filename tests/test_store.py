@@ -278,6 +278,24 @@ def test_writing_replaces_the_whole_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+# Three files are made, filled and given their mode, and then renamed; the second has no old one.
+@pytest.mark.parametrize("nth", range(1, 13))
+def test_files_written_together_are_all_as_before_if_one_cannot_be(tmp_path, monkeypatch, nth):
+    def found():
+        return {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    before = {"a": b"first", "c": b"third"}
+    for name, content in before.items():
+        (tmp_path / name).write_bytes(content)
+    with monkeypatch.context() as patched:
+        failing(patched, nth, only=True)
+        with pytest.raises(OSError, match="No space left on device"):
+            store.write_together({tmp_path / name: b"new" for name in "abc"})
+    assert found() == before
+    store.write_together({tmp_path / name: b"new" for name in "abc"})
+    assert found() == dict.fromkeys("abc", b"new")
+
+
 def test_a_missing_ensemble_is_answered_with_the_command_that_makes_it(tmp_path):
     name = "position-noisy-unbiased"
     with pytest.raises(FileNotFoundError, match=f"{tmp_path}.*make it with `reactivation train {name}`"):

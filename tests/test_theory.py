@@ -338,6 +338,13 @@ def test_a_mixture_refuses_what_are_no_weights(weights):
         Mixture(normal(2, 2), 0.5, torch.tensor(weights))
 
 
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
+def test_a_circle_refuses_what_is_no_radius_or_concentration(value):
+    for options in ((value, 0.1), (1.0, 0.1, value)):
+        with pytest.raises(ValueError, match=f"expected a finite radius and concentration >= 0, got .*{value}"):
+            Circle(*options)
+
+
 @pytest.mark.parametrize("v", [0.0, -1.0, math.nan, math.inf])
 def test_densities_refuse(v):
     for make in (lambda: Gaussian(torch.ones(2), v), lambda: Mixture(normal(3, 2), v), lambda: Circle(1.0, v)):

@@ -217,19 +217,17 @@ def divergences(
     return Divergences(np.array(forward), np.array(backward))
 
 
-def sliced_wasserstein(
-    x: Float[ndarray, "n d"], y: Float[ndarray, "n d"], generator: np.random.Generator, n_projections: int = 50
-) -> float:
+def sliced_wasserstein(x: Float[ndarray, "n d"], y: Float[ndarray, "n d"], generator: np.random.Generator) -> float:
     r"""Mean Wasserstein distance between projections of two samples of one size on random directions, in their unit:
 
     $$ SW(x, y) = \frac{1}{L} \sum_{l=1}^{L} W_1(u_l \cdot x,\; u_l \cdot y), $$
 
-    $u_l$ uniform on the unit sphere; on a line, $W_1$ is the mean distance between points of one rank. Two samples of
-    one law are not at distance 0 but, with $n$ independent draws each, at about twice the standard deviation of a
-    projection over $\sqrt n$.
+    $L = 50$, $u_l$ uniform on the unit sphere; on a line, $W_1$ is the mean distance between points of one rank. Two
+    samples of one law are not at distance 0 but, with $n$ independent draws each, at about twice the standard deviation
+    of a projection over $\sqrt n$.
 
     Source: Bonneel et al. (2015).
     """
-    u = generator.standard_normal((x.shape[1], n_projections))
+    u = generator.standard_normal((x.shape[1], 50))
     u = (u / np.linalg.norm(u, axis=0)).astype(x.dtype)
     return float(np.abs(np.sort(x @ u, 0) - np.sort(y @ u, 0)).mean(dtype=float))

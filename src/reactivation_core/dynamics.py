@@ -54,14 +54,14 @@ def slow_directions(moduli: Float[Tensor, "n N"], n_steps: float) -> Int[Tensor,
 
 
 @torch.no_grad()
-def newton(ensemble: Ensemble, r: Float[Tensor, "n N"], n_steps: int, bias: float = 0.0) -> Float[Tensor, "n N"]:
-    r"""Newton's iteration for a fixed point of $F + \text{bias}$,
+def newton(ensemble: Ensemble, r: Float[Tensor, "n N"], n_steps: int) -> Float[Tensor, "n N"]:
+    r"""Newton's iteration for a fixed point of $F$,
 
-    $$ r \leftarrow r + (I - A(r))^{-1}\left(F(r) + \text{bias} - r\right). $$
+    $$ r \leftarrow r + (I - A(r))^{-1}\left(F(r) - r\right). $$
 
     It may end at no fixed point, which `step` tells."""
     for _ in range(n_steps):
-        rest = step(ensemble, r, bias) - r
+        rest = step(ensemble, r) - r
         A = jacobian(ensemble, r)
         r = r + torch.linalg.solve(torch.eye(r.shape[1], dtype=r.dtype, device=r.device) - A, rest)
     return r

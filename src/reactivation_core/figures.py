@@ -363,12 +363,7 @@ def divergences(ax: Axes, values: Float[ndarray, "rows columns"], rows: list[str
 
 
 def boxes(
-    ax: Axes,
-    groups: dict[str, Float[ndarray, " n"]],
-    colours: list[str],
-    label: str,
-    floor: float,
-    paper: float,
+    ax: Axes, groups: dict[str, Float[ndarray, " n"]], colours: list[str], label: str, floor: float, paper: float
 ) -> None:
     """Box plots: median, quartiles, and whiskers to the last point within 1.5 times their distance; mean as a dot.
 

@@ -59,8 +59,7 @@ def interval(values: Float[ndarray, " S"], scale: Scale = "linear") -> Interval:
     values = np.asarray(values, dtype=float)
     if values.ndim != 1 or len(values) < 2:
         raise ValueError(f"expected the values of at least 2 networks, got shape {values.shape}")
-    if not np.isfinite(values).all():
-        raise ValueError(f"expected finite values, got {(~np.isfinite(values)).sum()} others")
+    _check_finite("values", values)
     there, back, lowest, highest = SCALES[scale]
     if not fits(values, scale):
         raise ValueError(f"expected values from {lowest:g} to {highest:g} on the scale {scale}, got {values}")
@@ -71,6 +70,11 @@ def interval(values: Float[ndarray, " S"], scale: Scale = "linear") -> Interval:
     half = scipy.special.stdtrit(len(values) - 1, 0.975) * on_scale.std(ddof=1) / math.sqrt(len(values))
     low, high = np.clip(back(on_scale.mean() + half * np.array([-1, 1])), lowest, highest)
     return Interval(values.mean(), low, high)
+
+
+def _check_finite(what: str, values: ndarray) -> None:
+    if not np.isfinite(values).all():
+        raise ValueError(f"expected finite {what}, got {(~np.isfinite(values)).sum()} others")
 
 
 def each(function: Callable, *arguments: Iterable) -> ndarray:
@@ -194,10 +198,11 @@ def split_rhat(chains: Float[ndarray, "B T d"]) -> float:
     Source: Gelman and Rubin (1992); cut into halves, to see drifts too, after Vehtari et al. (2021).
 
     Raises:
-        ValueError: for fewer than 2 chains or 4 steps, or chains that all stand still at one place.
+        ValueError: for fewer than 2 chains or 4 steps, values not finite, or chains that all stand at one place.
     """
     if len(chains) < 2 or chains.shape[1] < 4:
         raise ValueError(f"expected at least 2 chains of 4 steps, got shape {chains.shape}")
+    _check_finite("positions", chains)
     n = chains.shape[1] // 2
     halves = np.concatenate((chains[:, :n], chains[:, -n:])).astype(float)
     if (halves == halves[0, 0]).all():
@@ -218,8 +223,9 @@ def memory(twins: Float[ndarray, "B 2 T d"]) -> Float[ndarray, " T"]:
     in its stationary law it is the autocorrelation at twice the lag.
 
     Raises:
-        ValueError: if all runs are at one place at some time.
+        ValueError: if all runs are at one place at some time, or a position is not finite.
     """
+    _check_finite("positions", twins)
     same = (twins == twins[0, 0]).all((0, 1, 3))
     if same.any():
         raise ValueError(f"expected positions that differ at every time, got one at {same.sum()} of {len(same)} times")
@@ -271,8 +277,7 @@ def transitions(positions: Float[ndarray, "B T 2"], lag: int, box: float, n_bins
     """
     if not 0 < lag < positions.shape[1]:
         raise ValueError(f"expected a lag of 1 to {positions.shape[1] - 1} steps, got {lag}")
-    if not np.isfinite(positions).all():
-        raise ValueError(f"expected finite positions, got {(~np.isfinite(positions)).sum()} others")
+    _check_finite("positions", positions)
     tile, K = tiles(positions, box / 2, n_bins), n_bins**2
     counts = np.bincount((tile[:, :-lag] * K + tile[:, lag:]).ravel(), minlength=K**2)
     return counts.reshape(K, K) / counts.sum()

@@ -225,18 +225,28 @@ def write(path: Path, content: bytes) -> None:
     Raises:
         OSError: if it cannot be written; an existing file is then intact and no other file is left.
     """
-    write_together({path: content})
+    with _staged(path, content):
+        pass
 
 
 def write_together(contents: dict[Path, bytes]) -> None:
     """Replace files by their contents, once all of these are on disk.
 
     Raises:
-        OSError: if one cannot be written; existing files are then intact and no other file is left.
+        OSError: if one cannot be written or replaced; all are then as they were and no other file is left.
     """
-    with ExitStack() as stack:
-        for path, content in contents.items():
-            stack.enter_context(_staged(path, content))
+    before = {path: path.read_bytes() if path.is_file() else None for path in contents}
+    try:
+        with ExitStack() as stack:
+            for path, content in contents.items():
+                stack.enter_context(_staged(path, content))
+    except BaseException:
+        for path, content in before.items():
+            if content is None:
+                path.unlink(missing_ok=True)
+            elif path.read_bytes() != content:
+                write(path, content)
+        raise
 
 
 @contextmanager
@@ -358,10 +368,8 @@ def commit() -> str:
     try:
         if git("ls-files", "--error-unmatch", Path(__file__).name).returncode:
             return "unknown"
-        head, changes = (
-            git("rev-parse", "--short=12", "HEAD").stdout.strip(),
-            git("status", "--porcelain", ".").stdout,
-        )
+        head = git("rev-parse", "--short=12", "HEAD").stdout.strip()
+        changes = git("status", "--porcelain", ".").stdout
     except OSError:
         return "unknown"
     return f"{head}-dirty" if changes else head or "unknown"

@@ -148,11 +148,16 @@ class Circle(Density):
         radius: $R$, in units of activity.
         v: variance of the noise.
         concentration: $\kappa$; 0 is the uniform angle.
+
+    Raises:
+        ValueError: for a radius or concentration below 0 or not finite, or no noise.
     """
 
     def __init__(self, radius: float, v: float, concentration: float = 0.0):
         super().__init__()
         _check(v)
+        if not (0 <= radius < math.inf and 0 <= concentration < math.inf):
+            raise ValueError(f"expected a finite radius and concentration >= 0, got {radius} and {concentration}")
         self.radius, self.v, self.concentration = radius, v, concentration
 
     def _k(self, r: Tensor) -> tuple[Tensor, Tensor]:

@@ -39,6 +39,8 @@ from reactivation_core.tasks import must_be
 # Directions of displacements, those of `directions`; and their sizes, in standard deviations of a step's noise.
 WAYS = ("along", "across", "within span", "amplitude")
 SIZES = (0.5, 2.0, 8.0)
+# Past inputs that the drift along is regressed on.
+N_ECHOES = 5
 
 
 class Waking(NamedTuple):
@@ -454,13 +456,13 @@ class Echoes(NamedTuple):
     explained_echoes: float
 
 
-def echoes(x: Observed, n: int = 5) -> Echoes:
+def echoes(x: Observed) -> Echoes:
     """How much of the drift along is the late effect of inputs."""
     s, ds = (of.unflatten(0, (x.n_test, -1)) for of in (x.s, x.test.ds.to(x.s.dtype)))
     moved, inputs = x.manifold.difference(s[:, 1:], s[:, :-1]), ds[:, :-1]
-    tangents = x.tangents.unflatten(1, (x.n_test, -1))[:, :, n:].flatten(1, 2)
-    drift = x.split(x.drift)[0].unflatten(0, (x.n_test, -1))[:, n:].flatten(0, 1)
-    last = (ds[:, n - k : ds.shape[1] - k].flatten(0, 1) for k in range(1, n + 1))
+    tangents = x.tangents.unflatten(1, (x.n_test, -1))[:, :, N_ECHOES:].flatten(1, 2)
+    drift = x.split(x.drift)[0].unflatten(0, (x.n_test, -1))[:, N_ECHOES:].flatten(0, 1)
+    last = (ds[:, N_ECHOES - k : ds.shape[1] - k].flatten(0, 1) for k in range(1, N_ECHOES + 1))
     fit = regress(drift, *(torch.einsum("ani,na->ni", tangents, of.to(tangents.dtype)) for of in last))
     return Echoes(float((moved * inputs).sum() / inputs.square().sum()), fit.coefficients[0], fit.explained)
 

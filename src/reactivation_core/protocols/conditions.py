@@ -174,7 +174,7 @@ def law(space: Space, states: Float[ndarray, "*shape d"]) -> Float[ndarray, " ce
     return diffusion.law(space.grid, states.reshape(-1, space.grid.d), space.width)
 
 
-def drift(
+def drift_on_score(
     ensemble: Ensemble,
     space: Space,
     waking: Run,
@@ -200,8 +200,8 @@ def normal(
     n_steps: int,
     rng: np.random.Generator,
 ) -> Float[ndarray, " S"]:
-    """The slope that is read of walks with each network's diffusion, begun as in `drift`, that sample the normal law
-    with the mean and variance of waking."""
+    """The slope that is read of walks with each network's diffusion, begun as in `drift_on_score`, that sample the
+    normal law with the mean and variance of waking."""
     grid, half, slopes = space.grid, n_trajectories // 2, []
     for path, asked in zip(waking.path, asleep.asked, strict=True):
         states = path.reshape(-1, grid.d)

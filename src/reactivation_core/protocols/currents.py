@@ -44,8 +44,8 @@ from reactivation_core.tasks import must_be
 # Bearings in a bin and steps of a turn, long against the time constant of the networks, 2 steps, and short against the
 # time of a turn.
 N_BINS, LAG = 24, 5
-# Turns of a bin below which nothing is said of it.
-MIN_VISITS = 20
+# Turns of a bin below which nothing is said of it; and draws of the null.
+MIN_VISITS, N_NULL = 20, 200
 
 
 def ring_generator(drift: Float[Tensor, " n"]) -> Float[Tensor, "n n"]:
@@ -118,13 +118,12 @@ class Currents(NamedTuple):
     divergence: float | Float[ndarray, " S"]
 
 
-def currents(bearings: Float[ndarray, "B T"], rng: np.random.Generator, n_null: int = 200) -> Currents:
+def currents(bearings: Float[ndarray, "B T"], rng: np.random.Generator) -> Currents:
     """What the trajectories of one network's bearing amount to.
 
     Args:
         bearings: of independent trajectories, every `LAG` steps, in radians.
         rng: draws the signs of the null.
-        n_null: draws of the null.
 
     Raises:
         ValueError: for fewer than 2 trajectories, or 2 bearings.
@@ -156,7 +155,7 @@ def currents(bearings: Float[ndarray, "B T"], rng: np.random.Generator, n_null: 
     def production(of):
         return np.where(seen, p * of**2 / np.where(diffusion > 0, diffusion, 1), 0).sum(-1)
 
-    signs = rng.choice((-1.0, 1.0), (n_null, B))
+    signs = rng.choice((-1.0, 1.0), (N_NULL, B))
     found, osmotic, null = production(drift), production(gradient), production(per_visit(signs @ flux))
     whole = drift + gradient
     return Currents(

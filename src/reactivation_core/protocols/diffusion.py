@@ -186,13 +186,9 @@ def sampler(grid: Grid, of: Coefficients, q: Float[ndarray, " cells"], p: Float[
     return Sampler(product / size, product**2 / size / whole, inner(left, left) / whole)
 
 
-# A network, and two walks of its diffusion that start where its runs do: one that samples the waking law, one without
-# drift.
-CASES = ("network", "sampler", "no drift")
-
-
 class Compared(NamedTuple):
-    """Every network's `Sampler` beside those of walks, in the order of `CASES`; its drift less ∇·D, and D ∇ log q."""
+    """Every network's `Sampler`, and those of two walks of its diffusion that start where its runs do: one that samples
+    the waking law, one without drift. Then its drift less ∇·D, and D ∇ log q."""
 
     slope: Float[ndarray, "S cases"]
     explained: Float[ndarray, "S cases"]

@@ -36,6 +36,8 @@ from reactivation_core.tasks import must_be
 # Which noise is let in: all; all but in the directions of the input, or those alone; all but in as many random
 # directions, or in random ones among the units by which the input enters.
 KEPT = ("all", "without input", "input alone", "without random", "without random open")
+# Multiplies the variance of the noise of training.
+C = 2.0
 
 
 @torch.no_grad()
@@ -90,8 +92,7 @@ def moved(
     n_starts: int,
     n_copies: int,
     generator: torch.Generator,
-    kept: tuple[str, ...] = KEPT[:4],
-    c: float = 2.0,
+    kept: tuple[str, ...],
 ) -> Moved:
     """Noisy copies of runs asleep, after `n_steps` of sleep, each time with the same noise but for what is kept out.
 
@@ -100,29 +101,27 @@ def moved(
         every: steps from one time to the next.
         n_starts, n_copies: states asleep, and noisy copies of each.
         kept: of `KEPT`, "all" first.
-        c: multiplies the variance of the noise of training.
 
     Raises:
         ValueError: for other noises, or "all" not first.
     """
     if not set(kept) <= set(KEPT) or kept[0] != KEPT[0]:
         raise ValueError(f"expected noises among {', '.join(KEPT)}, the first 'all', got {kept}")
-    start = phases.sleep(ensemble, n_starts, n_steps, generator, c, ("states",), n_steps).states[:, :, 0]
+    start = phases.sleep(ensemble, n_starts, n_steps, generator, C, ("states",), n_steps).states[:, :, 0]
     seeds = [int(torch.randint(2**31, (), generator=one)) for one in spawn(generator, ensemble.numbers)]
     rows = [
-        _moved(ensemble[i], of, start[i], n_steps, every, n_copies, seed, kept, c)
+        _moved(ensemble[i], of, start[i], n_steps, every, n_copies, seed, kept)
         for i, (of, seed) in enumerate(zip(places, seeds, strict=True))
     ]
     return Moved(*map(np.array, zip(*rows, strict=True)))
 
 
-def _moved(ensemble, of, start, n_steps, every, n_copies, seed, kept, c) -> tuple:
-    first, *others = (_copies(ensemble, of, start, n_steps, every, n_copies, seed, one, c) for one in kept)
+def _moved(ensemble, of, start, n_steps, every, n_copies, seed, kept) -> tuple:
+    first, *others = (_copies(ensemble, of, start, n_steps, every, n_copies, seed, one) for one in kept)
     variances = [x.var(2).sum(-1).mean(1).numpy() for x, _ in (first, *others)]
     x, motion = (path - path.mean(2, keepdim=True) for path in first)
     product, size = (x[-1] * motion[-1]).mean(), motion[-1].square().mean()
-    mean = _mean(ensemble)
-    flow = dynamics.flow(ensemble, start, n_steps, c**0.5 * mean)[::every]
+    flow = dynamics.flow(ensemble, start, n_steps, _mean(ensemble))[::every]
     apart = _unwrapped(of, flow[:, :, None])[:, :, 0]
     return (
         np.array(variances),
@@ -136,9 +135,9 @@ def _moved(ensemble, of, start, n_steps, every, n_copies, seed, kept, c) -> tupl
 
 
 def _mean(ensemble: Ensemble) -> float:
-    """Of the noise of training on a unit in a step."""
+    """Of the noise asleep on a unit in a step."""
     experiment = ensemble.experiment
-    return experiment.sigma * noise.mean(experiment.noise, experiment.dt)
+    return noise.mean(experiment.noise, experiment.dt) * experiment.sigma * C**0.5
 
 
 @torch.no_grad()
@@ -151,17 +150,16 @@ def _copies(
     n_copies: int,
     seed: int,
     kept: str,
-    c: float,
 ) -> tuple[Float[Tensor, "times n copies d"], Float[Tensor, "times n copies d"]]:
     """How far places are from their start, and the motion that the noise amounts to, summed, where all is let in."""
     experiment, law = ensemble.experiment, noise.LAWS[ensemble.experiment.noise]
     noises, axes = stream(seed, 0), stream(seed, 1)
     r = start.repeat_interleave(n_copies, 0)
-    mean, states, motions = c**0.5 * _mean(ensemble), [r], []
+    mean, states, motions = _mean(ensemble), [r], []
     motion = r.new_zeros(len(r), ensemble.task.n_inputs)
     for t in range(1, n_steps + 1):
         # What a noise has of a mean is left as it is.
-        xi = c**0.5 * experiment.sigma * law(torch.empty_like(r), experiment.dt, noises) - mean
+        xi = C**0.5 * experiment.sigma * law(torch.empty_like(r), experiment.dt, noises) - mean
         B = inputs(ensemble, r)
         if kept == "all":
             motion = motion + torch.einsum("dni,ni->nd", manifolds.dual(B), xi)
@@ -193,15 +191,13 @@ class Linear(NamedTuple):
 
 
 @torch.no_grad()
-def linear(
-    ensemble: Ensemble, places: list[Places], n_steps: int, n_starts: int, generator: torch.Generator, c: float = 2.0
-) -> Linear:
+def linear(ensemble: Ensemble, places: list[Places], n_steps: int, n_starts: int, generator: torch.Generator) -> Linear:
     """Where the variance of `moved` comes from, for small noise; arguments as there."""
-    start = phases.sleep(ensemble, n_starts, n_steps, generator, c, ("states",), n_steps).states[:, :, 0]
-    v = c * ensemble.experiment.sigma**2 * ensemble.experiment.dt
+    start = phases.sleep(ensemble, n_starts, n_steps, generator, C, ("states",), n_steps).states[:, :, 0]
+    v = C * ensemble.experiment.sigma**2 * ensemble.experiment.dt
     rows = []
     for i, of in enumerate(places):
-        path, parts, gains = dynamics.flow(ensemble[i], start[i], n_steps, c**0.5 * _mean(ensemble)), [], []
+        path, parts, gains = dynamics.flow(ensemble[i], start[i], n_steps, _mean(ensemble)), [], []
         gradient = of.gradient(path[-1])
         for L, before, after in zip(
             dynamics.carried(ensemble[i], path, gradient), path[:-1].flip(0), path[1:].flip(0), strict=True

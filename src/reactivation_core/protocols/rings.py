@@ -23,6 +23,9 @@ from reactivation_core.cells import HeadDirectionCells
 from reactivation_core.phases import Ensemble
 from reactivation_core.tasks import must_be
 
+# Full turns that the input makes in `returns`, and steps of each.
+LAPS, LAP = 5, 100
+
 
 class Rings(NamedTuple):
     """`loop_awake` and `loop_asleep`: the longest loop over the next. `one_lap` and `two_laps`: the distance back to
@@ -54,25 +57,22 @@ def loop_ratio(states: Float[Tensor, "n N"], generator: torch.Generator) -> floa
 
 
 @torch.no_grad()
-def returns(
-    ensemble: Ensemble, start: Float[Tensor, "1 B N"], laps: int = 5, per_lap: int = 100
-) -> Float[ndarray, "2 2"]:
+def returns(ensemble: Ensemble, start: Float[Tensor, "1 B N"]) -> Float[ndarray, "2 2"]:
     """Distance at equal bearings over that to the opposite bearing, of activity and of its rays (rows), after one lap
     and after two (columns); means over starts. Infinite where a run is not carried around.
 
     Args:
         ensemble: one network of the head-direction task.
         start: activity.
-        laps, per_lap: full turns, of so many steps each, that the input makes.
     """
     network, angles = ensemble.network, must_be(HeadDirectionCells, ensemble.task.cells).angles
-    B, T = start.shape[1], laps * per_lap
-    ds = start.new_full((1, B, T, 1), 2 * math.pi / per_lap)
+    B, T = start.shape[1], LAPS * LAP
+    ds = start.new_full((1, B, T, 1), 2 * math.pi / LAP)
     r = network(start, ds, start.new_zeros(1, B, T, start.shape[-1]))[0]
     o = network.readout(r[None])[0][..., : len(angles)]
     ratios = []
     for bearing, path in zip(np.unwrap(stats.population_vector(o.numpy(), angles.numpy())), r.numpy(), strict=True):
-        turned = np.maximum.accumulate(bearing - bearing[per_lap])
+        turned = np.maximum.accumulate(bearing - bearing[LAP])
         if turned[-1] < 6 * math.pi:
             return np.full((2, 2), math.inf)
         # At twenty bearings of the first lap after one of warming up; half a lap on, one and two.

@@ -5,9 +5,9 @@ is expected to sample $q^{2/c}$ there, $q$ the density of waking with respect to
 $v$ of a step; across the manifold activity has the variance $c\,v$ from the first step on, whatever $v$.
 
 Three manifolds test it, all with closed forms of what is expected: `Flat`, a line with normal activity along it;
-`Ring`, a circle of radius 1 with a von Mises density of angles; `Curve`, a closed curve in space,
-$m(s) = (\cos s, \sin s, \frac12 \cos 2s)$, whose curvature and speed vary, with a von Mises density of $s$. Then an
-ideal network on the ring of its bearings, in as many dimensions as it has units.
+`UnitCircle`, with a von Mises density of angles; `Curve`, a closed curve in space, $m(s) = (\cos s, \sin s,
+\frac12 \cos 2s)$, whose curvature and speed vary, with a von Mises density of $s$. Then an ideal network on the ring of
+its bearings, in as many dimensions as it has units.
 
 Source: Krishna et al. (2024), Section 2.4.
 """
@@ -52,8 +52,8 @@ class Coordinates(NamedTuple):
     across: Float[Tensor, "*shape k"]
 
 
-class Manifold(ABC):
-    """One of the three test cases."""
+class KnownManifold(ABC):
+    """One of the three, and what is expected of sleep on it."""
 
     # Clean activity far from where most activity is.
     far: tuple[float, ...]
@@ -87,7 +87,7 @@ class Manifold(ABC):
         """Steps in which the start is forgotten but for the share $1/e$, about."""
 
 
-class Flat(Manifold):
+class Flat(KnownManifold):
     """An axis of the plane, with normal activity of variance 1 along it."""
 
     far = (3.0, 0.0)
@@ -121,7 +121,7 @@ class Flat(Manifold):
         return 1 / v
 
 
-class Ring(Manifold):
+class UnitCircle(KnownManifold):
     """The unit circle of the plane, its angle von Mises."""
 
     far = (-1.0, 0.0)
@@ -150,11 +150,11 @@ class Ring(Manifold):
         return float(2 * self.speed.mean() ** 2 / (c * v))
 
 
-class Curve(Ring):
+class Curve(UnitCircle):
     r"""The curve $(\cos s, \sin s, \frac12 \cos 2s)$, its $s$ von Mises; 128 points stand for it."""
 
     far = (-1.0, 0.0, 0.5)
-    speed = (1 + (2 * Ring._s).sin().square()).sqrt()
+    speed = (1 + (2 * UnitCircle._s).sin().square()).sqrt()
 
     @staticmethod
     def points(s: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape 3"]:
@@ -180,7 +180,7 @@ class Curve(Ring):
 
 
 def settled(
-    manifold: Manifold, v: float, c: float, n_repeats: int, n_chains: int, generator: torch.Generator
+    manifold: KnownManifold, v: float, c: float, n_repeats: int, n_chains: int, generator: torch.Generator
 ) -> Float[Tensor, "S B N"]:
     """Activity of chains that all start at the far side, after six relaxation times asleep."""
     start = torch.tensor(manifold.far, dtype=torch.float64).expand(n_repeats, n_chains, -1)
@@ -189,14 +189,14 @@ def settled(
 
 
 def waking(
-    manifold: Manifold, v: float, n_repeats: int, n_chains: int, generator: torch.Generator
+    manifold: KnownManifold, v: float, n_repeats: int, n_chains: int, generator: torch.Generator
 ) -> Float[Tensor, "S B N"]:
     """Independent draws of noisy activity."""
     return manifold.density(v).sample(n_repeats * n_chains, generator).reshape(n_repeats, n_chains, -1)
 
 
 def across(
-    manifold: Manifold, v: float, c: float, n_repeats: int, n_chains: int, generator: torch.Generator
+    manifold: KnownManifold, v: float, c: float, n_repeats: int, n_chains: int, generator: torch.Generator
 ) -> Float[ndarray, "S n"]:
     r"""Deviations across the manifold in units of $\sqrt v$, all directions together, ten steps after waking."""
     r = waking(manifold, v, n_repeats, n_chains, generator)

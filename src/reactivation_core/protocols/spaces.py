@@ -105,21 +105,20 @@ def sample(ensemble: Ensemble, n_trajectories: int, n_steps: int, generator: tor
     return Sample(reference, runs, flat(clean, slice(None)))
 
 
-def auc(x: Float[ndarray, "n d"], y: Float[ndarray, "m d"], n_trajectories: int, n_folds: int = 5) -> float:
+def auc(x: Float[ndarray, "n d"], y: Float[ndarray, "m d"], n_trajectories: int) -> float:
     r"""Area under the receiver operating characteristic of a quadratic discriminant between two sets of states, the
-    mean over folds of trajectories that it was not fitted to: 0.5 for equal laws, $\Phi(\delta/\sqrt 2)$ for normal
-    laws of one covariance whose means are $\delta$ standard deviations apart.
+    mean over five folds of trajectories that it was not fitted to: 0.5 for equal laws, $\Phi(\delta/\sqrt 2)$ for
+    normal laws of one covariance whose means are $\delta$ standard deviations apart.
 
     Args:
         x, y: as many states of each trajectory, those of a trajectory together.
         n_trajectories: of each set.
-        n_folds: parts of the trajectories that are held out in turn.
     """
     states, of_y = np.concatenate((x, y)), np.repeat((0, 1), (len(x), len(y)))
     groups = np.concatenate([np.repeat(np.arange(n_trajectories), len(z) // n_trajectories) for z in (x, y)])
     # A hundredth of the unit matrix keeps covariances invertible where states hardly vary.
     classifier = make_pipeline(StandardScaler(), QuadraticDiscriminantAnalysis(reg_param=0.01))
-    folds = GroupKFold(n_folds)
+    folds = GroupKFold(5)
     return float(cross_val_score(classifier, states, of_y, groups=groups, cv=folds, scoring="roc_auc").mean())
 
 

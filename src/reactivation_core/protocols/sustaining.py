@@ -22,12 +22,12 @@ from torch import Tensor
 from reactivation_core.phases import Ensemble
 
 
-def walks(ds: Float[Tensor, "S B T 2"], n: int = 25) -> dict[str, Float[Tensor, "S B 2*T 2"]]:
+def walks(ds: Float[Tensor, "S B T 2"]) -> dict[str, Float[Tensor, "S B 2*T 2"]]:
     """Inputs by name, twice as long as the walk `ds` at whose end they begin.
 
-    "none"; "1", "10" and `n` steps back and out, over and over, the last also at half the speed ("slow"), with
+    "none"; "1", "10" and "25" steps back and out, over and over, the last also at half the speed ("slow"), with
     displacements of half the size ("half") and of twice ("double"); "back", all the way; and "turned", the same turned
-    by a right angle about its start. `T` must be a multiple of 10 and of `n`.
+    by a right angle about its start. `T` must be a multiple of 50.
     """
     back = torch.cat((-ds.flip(2), ds), 2)
     T = ds.shape[2]
@@ -39,10 +39,10 @@ def walks(ds: Float[Tensor, "S B T 2"], n: int = 25) -> dict[str, Float[Tensor, 
         "none": torch.zeros_like(back),
         "1": to_and_fro(1),
         "10": to_and_fro(10),
-        f"{n}": to_and_fro(n),
-        f"{n}_slow": (to_and_fro(n) / 2).repeat_interleave(2, 2)[:, :, : 2 * T],
-        f"{n}_half": to_and_fro(n) / 2,
-        f"{n}_double": 2 * to_and_fro(n),
+        "25": to_and_fro(25),
+        "25_slow": (to_and_fro(25) / 2).repeat_interleave(2, 2)[:, :, : 2 * T],
+        "25_half": to_and_fro(25) / 2,
+        "25_double": 2 * to_and_fro(25),
         "back": back,
         "turned": torch.stack((-back[..., 1], back[..., 0]), -1),
     }
