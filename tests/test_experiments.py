@@ -27,7 +27,7 @@ def test_names_are_the_papers_conditions_and_variations():
         *(f"head-direction-{bias}" for bias in BIASES),
         *(f"position-{kind}-{bias}-text" for kind in ("noisy", "noiseless") for bias in BIASES),
         *(f"position-noisy-unbiased-{motion}" for motion in ("rats", "rests")),
-        *(f"position-noisy-{bias}-costly" for bias in BIASES),
+        *(f"position-noisy-{bias}-costly" for bias in (*BIASES, "offcentre")),
         *(f"{kind}-{bias}-uniform" for kind in ("position-noisy", "head-direction") for bias in BIASES),
         *RINGS,
     }
@@ -59,6 +59,7 @@ def test_settings_are_those_of_tables_a1_and_a2(name):
     if position:
         assert (task.width, task.normalise) == (0.2, not name.endswith(("unnormalised", "text")))
         assert (motion.box, motion.border, motion.slowing, motion.drift) == (2.2, 0.03, 0.25, 0.05 if biased else 0)
+        assert motion.home == ((-0.4, -0.4) if "offcentre" in name else (0, 0))
         assert motion.speed == pytest.approx(0.2 if name.endswith(("slow", "text")) else 0.26 * math.pi)
         assert motion.rests == (25 if name.endswith("rests") else None)
     else:
@@ -162,6 +163,7 @@ ANIMAL = {"kind": "position", "motion": {"dt": 0.02}}
         ({"task": {"motion": {"box": 0.05}}}, "task.*border: .*less than half of the box, 0.025, got 0.03"),
         # With these an animal leaves the box.
         ({"task": {"motion": {"turning": 0}}}, "task.*turning: .*greater than or equal to 1, got 0"),
+        ({"task": {"motion": {"home": (0.0, -1.2)}}}, "task.*home: .*within 1.1 of the centre"),
         ({"task": {"motion": {"dt": 0.1}}}, "task.*border: .*at least speed times dt, 0.0817, got 0.03"),
     ],
 )

@@ -104,10 +104,14 @@ def test_at_a_wall_the_animal_slows_down_and_runs_along_it():
         assert follows((length[chosen] ** 2 - 1e-6) / (2 * scale**2), scipy.stats.expon())
 
 
-def test_the_drift_carries_the_animal_to_the_centre():
-    s, _ = draw(Animal(speed=1e-9, drift=0.05), n_steps=60)
+@pytest.mark.parametrize("home", [(0.0, 0.0), (-0.4, 0.3)])
+def test_the_drift_carries_the_animal_home(home):
+    s, _ = draw(Animal(speed=1e-9, drift=0.05, home=home), n_steps=60)
     steps = np.arange(61)[:, None]
-    np.testing.assert_allclose(s, s[:, :, :1] * 0.95**steps, atol=1e-6)
+    np.testing.assert_allclose(s, home + (s[:, :, :1] - home) * 0.95**steps, atol=1e-6)
+
+
+def test_a_drift_gathers_the_animal():
     unbiased, biased = (
         np.linalg.norm(next(draw(a))[:, :, 50:], axis=-1).mean() for a in (Animal(), Animal(drift=0.05))
     )

@@ -234,7 +234,8 @@ def _all() -> dict[str, Experiment]:
     rat = Recording(record="sargolini", centre=(0.5, 0.5), scale=2.2, gap=0.035, every=4, symmetries=True)
     experiments.append(Experiment(name="position-noisy-unbiased-rats", task=PositionSettings(motion=rat)))
     # Of six noises and costs with which networks track, what brought sleep nearest to the law of waking.
-    for bias, motion in motions.items():
+    aside = Animal(drift=0.05, home=(-0.4, -0.4))
+    for bias, motion in {**motions, "offcentre": aside}.items():
         loud = {"sigma": 0.03 / math.sqrt(0.02), "cost": 0.002, "task": PositionSettings(motion=motion)}
         experiments.append(Experiment(name=f"position-noisy-{bias}-costly", **loud))
     # Where the paper's text differs from its released code, and the book follows the code.

@@ -49,7 +49,7 @@ class Animal(Settings):
 
     In each step of length $dt$ it moves by a Rayleigh-distributed speed along its heading, which then turns by
     $N(0, \omega^2)\,dt$. Within `border` of the nearest wall and heading into it, it slows down and turns to run along
-    that wall. With a `drift`, each step also carries it the fraction `drift` of its way to the centre. With `rests` it
+    that wall. With a `drift`, each step also carries it the fraction `drift` of its way to its `home`. With `rests` it
     stands still half of the time, in rests whose lengths are geometric, as are those of the runs between them.
 
     Walls hold it only if it turns, and its steps are short: without turning it leaves by a corner, and a step that
@@ -63,7 +63,8 @@ class Animal(Settings):
     turning: float = Field(default=11.52, ge=1, description="s.d. of the angular velocity ω, rad/s")
     border: float = Field(default=0.03, ge=0, validate_default=True, description="width of the border region, m")
     slowing: float = Field(default=0.25, ge=0, le=1, description="factor on the speed in the border region")
-    drift: float = Field(default=0.0, ge=0, lt=1, description="fraction of the way to the centre moved per step")
+    drift: float = Field(default=0.0, ge=0, lt=1, description="fraction of the way home moved per step")
+    home: tuple[float, float] = Field(default=(0.0, 0.0), description="where a drift leads, m from the centre")
     rests: Rests = None
 
     @field_validator("border")
@@ -77,6 +78,14 @@ class Animal(Settings):
             raise PydanticCustomError("border", "Input should be at least speed times dt, {step}", {"step": step})
         return border
 
+    @field_validator("home")
+    @classmethod
+    def _inside(cls, home: tuple[float, float], info) -> tuple[float, float]:
+        if "box" in info.data and max(map(abs, home)) > info.data["box"] / 2:
+            half = info.data["box"] / 2
+            raise PydanticCustomError("home", "Input should be within {half} of the centre, in the box", {"half": half})
+        return home
+
     def __call__(self, n_trajectories: int, n_steps: int, generators: Sequence[torch.Generator]) -> Trajectories:
         """Draw trajectories: positions `(S, B, T+1, 2)` and displacements `(S, B, T, 2)`, in metres."""
         S, B = len(generators), n_trajectories
@@ -87,14 +96,14 @@ class Animal(Settings):
         steps = self.speed * self.dt * speeds
         turns = self.turning * self.dt * _draw(torch.randn, (n_steps + 1, S, B), generators, 1)
         moving = _moving(self.rests, (n_steps + 1, S, B), generators)
-        positions = []
+        positions, home = [], self.drift * s.new_tensor(self.home)
         for step, turn, moves in zip(steps, turns, moving, strict=True):
             nearest, axis = s.abs().max(-1)
             wall = axis * (math.pi / 2) + torch.where(s.gather(-1, axis[..., None])[..., 0] < 0, math.pi, 0.0)
             incidence = wrap(heading - wall)
             blocked = (nearest > self.box / 2 - self.border) & (incidence.abs() < math.pi / 2)
             step = torch.where(blocked, self.slowing * step, step)
-            moved = s * (1 - self.drift) + step[..., None] * torch.stack((heading.cos(), heading.sin()), -1)
+            moved = s * (1 - self.drift) + home + step[..., None] * torch.stack((heading.cos(), heading.sin()), -1)
             s = torch.where(moves[..., None], moved, s)
             along = wall + torch.where(incidence < 0, -math.pi / 2, math.pi / 2)
             heading = torch.where(moves, torch.where(blocked, along, heading) + turn, heading)
