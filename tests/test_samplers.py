@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from reactivation_core import samplers, theory
-from reactivation_core.protocols import currents
+from reactivation_core.protocols import currents, sampling
 from reactivation_core.theory import Gaussian, Mixture
 
 LINE = torch.linspace(-6, 6, 601, dtype=torch.float64)[:, None]
@@ -148,7 +148,7 @@ def test_two_points_forget_in_the_time_of_the_closed_form(c):
     density = Mixture(torch.tensor([[1.0], [-1.0]]), v, torch.tensor([0.7, 0.3]))
     r = samplers.around(density.points, v / 3, 7 * math.sqrt(c * v))
     step = samplers.langevin(density, v, r, c)
-    assert samplers.forgetting(step) == pytest.approx(theory.switching_time(v, c, log_odds), rel=0.05)
+    assert samplers.forgetting(step) == pytest.approx(sampling.switching_time(v, c, log_odds), rel=0.05)
     weight = samplers.settled(step)[r[:, 0] > 0].sum()
     assert weight == pytest.approx(1 / (1 + math.exp(-log_odds / c)), abs=0.02)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.special import hyp1f1
 
 from reactivation_core import circular, experiments, phases, theory
-from reactivation_core.protocols import optimum, upper_bound
+from reactivation_core.protocols import optimum, sampling, upper_bound
 from reactivation_core.theory import Circle, Gaussian, IdealNetwork, Mixture
 
 variances = st.floats(0.01, 2)
@@ -186,7 +186,7 @@ def test_quiescence_on_a_ring_forgets_its_place(generator):
     r = theory.langevin(ring, r, v, c, generator, n_steps)
     correlation = (r[:, 0] / r.norm(dim=-1)).mean().item()
     # σ = 1 and dt = v.
-    assert -n_steps * v / math.log(correlation) == pytest.approx(theory.relaxation_time(2 * math.pi, 1, c), rel=0.05)
+    assert -n_steps * v / math.log(correlation) == pytest.approx(sampling.relaxation_time(2 * math.pi, 1, c), rel=0.05)
 
 
 def test_waking_variance_solves_its_recursion():
@@ -203,8 +203,8 @@ def test_waking_variance_solves_its_recursion():
 
 
 def test_relaxation_time_scales():
-    assert theory.relaxation_time(2 * math.pi, 1, 2) == pytest.approx(1)
-    assert theory.relaxation_time(4 * math.pi, 2, 1) == pytest.approx(2)
+    assert sampling.relaxation_time(2 * math.pi, 1, 2) == pytest.approx(1)
+    assert sampling.relaxation_time(4 * math.pi, 2, 1) == pytest.approx(2)
 
 
 def test_bounds_on_one_situation_by_hand():

@@ -50,7 +50,7 @@ def surrogate(
         raise ValueError(f"expected a walk among {', '.join(WALKS)}, got {walk!r}")
     motion = ensemble.task.motion
     if walk == "free":
-        motion = Animal(**must_be(Animal, motion).model_dump() | {"box": _OPEN, "drift": 0.0})
+        motion = Animal.model_validate(must_be(Animal, motion).model_dump() | {"box": _OPEN, "drift": 0.0})
     if isinstance(motion, Recording):
         motion = Recording.model_validate(motion.model_dump() | {"gap": _GAP})
     ds = motion(n_trajectories, n_steps, spawn(generator, ensemble.numbers)).ds

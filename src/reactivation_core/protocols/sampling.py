@@ -45,6 +45,26 @@ def departure(samples: Float[ndarray, " n"], law: scipy.stats.distributions.rv_f
     return Departure(float(scipy.stats.kstest(samples, law.cdf).statistic), float(divergence))
 
 
+def relaxation_time(length: float, sigma: float, c: float) -> float:
+    r"""Time in which quiescence forgets its place on a closed curve of this length with $p$ uniform along it:
+
+    $$ T = \frac{2}{c\,\sigma^2}\left(\frac{\text{length}}{2\pi}\right)^2. $$
+
+    The correlation of $e^{i\theta}$, $\theta$ the place along the curve as an angle, falls as $e^{-t/T}$; in seconds.
+    """
+    return 2 / (c * sigma**2) * (length / (2 * math.pi)) ** 2
+
+
+def switching_time(v: float, c: float, log_odds: float) -> float:
+    r"""Steps in which `theory.langevin` forgets on which of two points at distance 2 it is, for small $v$:
+
+    $$ \sqrt{\frac{2\pi}{c\,v}}\; \frac{e^{1/2cv}}{2 \cosh(\lambda/2c)}, $$
+
+    $\lambda$ the logarithm of the ratio of their weights. For points at a distance $2a$ take $v/a^2$ for $v$.
+    """
+    return math.sqrt(2 * math.pi / (c * v)) * math.exp(1 / (2 * c * v)) / (2 * math.cosh(log_odds / (2 * c)))
+
+
 class Coordinates(NamedTuple):
     """Where activity is along a manifold, and its deviations from there in the directions across."""
 
