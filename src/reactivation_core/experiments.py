@@ -290,8 +290,7 @@ def _rings(heading: Experiment) -> list[Experiment]:
 
 
 EXPERIMENTS: dict[str, Experiment] = _all()
-# Of full size, and of five networks: without small ones, and those of one difference between the paper's text and its
-# released code.
+# Of full size: without small ones, and those of one difference between the paper's text and its released code.
 MAIN = tuple(
     name for name in EXPERIMENTS if not name.startswith("ring") and not name.endswith(("-slow", "-unnormalised"))
 )

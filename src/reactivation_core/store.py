@@ -55,7 +55,7 @@ ENSEMBLES = Path(os.environ.get(DATA) or CHECKOUT / "data").absolute() / "ensemb
 SUMS = "SHA256SUMS"
 
 # Settings that the first files were written before, and whose default is what they had.
-_LATER = {"rests", "truncate", "cost", "peaks", "concentration"}
+_LATER = {"rests", "truncate", "cost", "peaks", "concentration", "home"}
 
 # A header of ours has a few thousand bytes, the largest file some ten million.
 _MAX_HEADER, _MAX_FILE = 1 << 20, 1 << 30
