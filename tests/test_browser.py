@@ -116,6 +116,7 @@ def test_every_page_is_whole(site, browser):
             page.emulate_media(color_scheme=scheme)
             if page.url == "about:blank":
                 page.goto(address + name, wait_until="load")
+                page.wait_for_load_state("networkidle")
             seen = pages[name] = page.evaluate(SEEN)
             for what in ("broken", "silent", "math"):
                 for item in seen[what]:
